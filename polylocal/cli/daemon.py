@@ -44,7 +44,7 @@ def start(
     given = {"--host": host, "--port": port, "--max-runs": max_runs, "--engine": engine}
     flags = [part for flag, value in given.items() if value is not None for part in (flag, str(value))]
     folder.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _made_anew(folder.daemon_output) as output:
+    with _create_private(folder.daemon_output) as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "polylocal", "serve", "--background", "--home", str(folder.root), *flags],
             stdin=subprocess.DEVNULL,
@@ -167,7 +167,7 @@ def revoke(name: Annotated[str, typer.Argument(help="The name of the user.")], h
 _COLOUR = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
-def _made_anew(path: Path) -> BinaryIO:
+def _create_private(path: Path) -> BinaryIO:
     path.unlink(missing_ok=True)
     return os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb")
 

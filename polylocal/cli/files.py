@@ -89,7 +89,7 @@ def put_together(paths: Sequence[Path], options: Options = Options()) -> Written
     if len(files) == 1 and not added:
         return Written(files[0][1], [(files[0][0], 1)])
     whole, places = "", []
-    for name, text in [*((name, _in_yaml(text, data)) for name, text, data in files), *added]:
+    for name, text in [*((name, _as_yaml(text, data)) for name, text, data in files), *added]:
         if whole:
             whole += ("" if whole.endswith("\n") else "\n") + ("...\n" if text.startswith("%") else "---\n")
         places.append((name, whole.count("\n") + 1))
@@ -135,10 +135,10 @@ def _variable(given: str, shell: Mapping[str, str]) -> tuple[str, str]:
         f"{name}{text}".encode()
     except UnicodeEncodeError as error:
         raise InvalidInput([f"{VARIABLE} {name}: the value is not valid UTF-8"]) from error
-    return name, text if sign else _verbatim(text)
+    return name, text if sign else _escape_template(text)
 
 
-def _verbatim(text: str) -> str:
+def _escape_template(text: str) -> str:
     """A template that renders to `text`."""
     if not has_template(text):
         return text
@@ -146,20 +146,20 @@ def _verbatim(text: str) -> str:
     return f'{{{{ "{literal}" }}}}'
 
 
-def _in_yaml(text: str, data: dict[str, Any]) -> str:
+def _as_yaml(text: str, data: dict[str, Any]) -> str:
     """A polyaxonfile as YAML. JSON and Python literals keep their line numbers if YAML can read them."""
     from polylocal.polyaxonfile import read
 
     if not text.lstrip().startswith(("{", "[")):
         return text
-    for rewritten in (str, _rewritten):
+    for rewritten in (str, _rewrite_json):
         with suppress(InvalidPolyaxonfile, ValueError):
             if read(f"---\n{rewritten(text)}")[0] == data:
                 return rewritten(text)
     return _json(data)
 
 
-def _rewritten(text: str) -> str:
+def _rewrite_json(text: str) -> str:
     """JSON without the tabs and escapes that YAML rejects. Raises ValueError."""
     return _STRING.sub(lambda found: _json(json.loads(found[0])), text).expandtabs(1)
 

@@ -7,7 +7,7 @@ from polylocal.client.http import Client, Json, RunReference
 from polylocal.statuses import is_done
 
 PAUSE_S = 0.2
-_PATIENCE_S = 2.0
+_SHOW_REASON_AFTER_S = 2.0
 
 
 def follow(api: Client, run: RunReference) -> Json:
@@ -53,7 +53,7 @@ def _show_build(api: Client, run: RunReference) -> Json:
             continue
         if found["last_status"] not in ("created", "building") or is_done(found["last_status"]):
             return found
-        if time.monotonic() - started > _PATIENCE_S:
+        if time.monotonic() - started > _SHOW_REASON_AFTER_S:
             reason = api.find(run.kind, run.id)["waits_for"] or ""
             if reason and reason != waits:
                 console.say(f"Waiting for {reason}", "dim")

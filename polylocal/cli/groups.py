@@ -16,7 +16,7 @@ from polylocal.statuses import is_done
 app = typer.Typer(help="Compare the experiments of a group.", no_args_is_help=True)
 
 PAUSE_S = 0.5
-_SHOWN = 15  # rows of a live table: running experiments, then the best finished ones
+_MAX_ROWS = 15  # rows of a live table: running experiments, then the best finished ones
 
 MetricOption = Annotated[
     str | None, typer.Option("--metric", "-m", help="Compare by this metric; default: the search's metric.")
@@ -54,23 +54,23 @@ def results(
 
 def follow(api: Client, group: RunReference) -> Json:
     """Show a group until it is done: a live table on a terminal, else one line for each experiment that ends."""
-    return _live(api, group) if console.err.is_terminal else _line_by_line(api, group)
+    return _follow_live(api, group) if console.err.is_terminal else _follow_by_line(api, group)
 
 
-def _live(api: Client, group: RunReference) -> Json:
+def _follow_live(api: Client, group: RunReference) -> Json:
     with console.live() as screen:
         while True:
             found = api.run(group)  # read before the results, so that the last table is complete
             results = api.group_results(group, None, False)
             over = is_done(found["last_status"])
-            rows = results["results"] if over else _of_interest(results["results"])
+            rows = results["results"] if over else _select_rows(results["results"])
             screen.update(console.stacked(_table(rows, results["metric"]), _summary(found, results["results"])))
             if over:
                 return found
             time.sleep(PAUSE_S)
 
 
-def _line_by_line(api: Client, group: RunReference) -> Json:
+def _follow_by_line(api: Client, group: RunReference) -> Json:
     ended = set[int]()
     while True:
         found = api.run(group)
@@ -84,11 +84,11 @@ def _line_by_line(api: Client, group: RunReference) -> Json:
         time.sleep(PAUSE_S)
 
 
-def _of_interest(rows: Sequence[Json]) -> list[Json]:
+def _select_rows(rows: Sequence[Json]) -> list[Json]:
     """Running experiments, then the best finished ones."""
     running = [row for row in rows if not is_done(row["status"]) and row["status"] != "created"]
     done = [row for row in rows if is_done(row["status"])]
-    return [*running, *done][:_SHOWN]
+    return [*running, *done][:_MAX_ROWS]
 
 
 def _summary(found: Json, rows: Sequence[Json]) -> console.Words:
@@ -96,7 +96,7 @@ def _summary(found: Json, rows: Sequence[Json]) -> console.Words:
     parts = [f"{found['num_experiments']} experiments: {counts(found)}"]
     if best:
         parts.append(f"best {best['metric']} {best['value']:g} by experiment/{best['id']} ({told(best['params'])})")
-    if left := _left(found, rows):
+    if left := _time_left(found, rows):
         parts.append(f"about {left} left")
     return console.text(" · ".join(parts), "bold")
 
@@ -108,7 +108,7 @@ def counts(found: Json) -> str:
     return ", ".join(f"{number} {word}" for number, word in numbers if number) or "none yet"
 
 
-def _left(found: Json, rows: Sequence[Json]) -> str:
+def _time_left(found: Json, rows: Sequence[Json]) -> str:
     """The estimated time left at the speed so far, for the experiments that exist; adaptive searches add more."""
     open_ones = sum(not is_done(row["status"]) for row in rows)
     done = len(rows) - open_ones

@@ -24,7 +24,7 @@ repositories = typer.Typer(help="Manage repositories: the places where packages 
 app.add_typer(platforms, name="platform")
 app.add_typer(repositories, name="repository")
 
-_LOOK_S = 0.3
+_POLL_S = 0.3
 _BUSY = (BuildStatus.WAITING, BuildStatus.PENDING, BuildStatus.STARTED, BuildStatus.CANCELING)
 _COLOURS = {BuildStatus.COMPLETE: "green", BuildStatus.PUBLISHED: "green", BuildStatus.STARTED: "cyan"}
 
@@ -172,7 +172,7 @@ def build(
         plan = api.plan_build(owner, named, options)
         described = None
         if ref is None:
-            described = _described(folder.absolute(), named)
+            described = _describe(folder.absolute(), named)
             upload_folder(client, owner, named, folder.absolute(), quiet=json, as_git=True)
         number = api.start_build(plan, described)
         if detach:
@@ -190,7 +190,7 @@ def build(
 _HELD = "Not published yet: {name} may be locked. `polylocal package repository unlock` continues the publication"
 
 
-def _described(folder: Path, project: str) -> str | None:
+def _describe(folder: Path, project: str) -> str | None:
     """`git describe` of a local folder, since an upload does not contain its tags; None without a tag."""
     from polylocal.git import version_tags
 
@@ -209,16 +209,16 @@ def _follow(api: PackagesClient, number: int, *, quiet: bool = False) -> Json:
             console.log_bytes(written)
         if found["status"] not in (*_BUSY, BuildStatus.PUBLISHING) or _is_held(found):
             return found
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
 
 
 def _is_held(found: Json) -> bool:
     """Whether a publication waits for a locked repository. Somebody has to unlock it, which may take days."""
     waits = found["status"] == BuildStatus.PUBLISHING
-    return waits and time.time() - float(found["updated_at"]) > _PATIENCE_S
+    return waits and time.time() - float(found["updated_at"]) > _HELD_AFTER_S
 
 
-_PATIENCE_S = 60.0
+_HELD_AFTER_S = 60.0
 
 
 @app.command("ls")
@@ -335,7 +335,7 @@ def _report(api: PackagesClient, found: Json, url: str, json: bool) -> None:
             ("yanked", (found["yanked_reason"] or "yes, without a reason") if found.get("yanked") else None),
             ("container", CONTAINER_WORDS[container] if container != ContainerStatus.WAITING else None),
             ("at", found["container_path"]),
-            ("repository", _served(api, found, url) if found["status"] == BuildStatus.PUBLISHED else None),
+            ("repository", _repository_url(api, found, url) if found["status"] == BuildStatus.PUBLISHED else None),
             *(("file", f"{item['file_name']}  {item['url']}") for item in found["logs"]),
         ]
     )
@@ -349,14 +349,14 @@ def _say_how_to_install(api: PackagesClient, found: Json, url: str) -> None:
     """Print the lines that install the packages, or say that there are only source packages."""
     kind = api.platform_by_id(found["build_for_platform"]["id"])["distrib_type"]
     names = list(dict.fromkeys(item["name"] for item in found["packages"]))
-    if _is_source_alone(found):
+    if _has_only_sources(found):
         console.say(_ONLY_SDISTS if kind == "pypi" else _ONLY_SOURCES, "yellow")
         if kind != "pypi":
             return
     platform = found["save_to_repository"]["platform"]["name"]
     key_url = api.key_url(platform)
     try:
-        lines = install_lines(kind, _served(api, found, url), platform, names, key_url)
+        lines = install_lines(kind, _repository_url(api, found, url), platform, names, key_url)
     except InvalidInput as error:
         console.say(str(error), "yellow")
         return
@@ -376,7 +376,7 @@ _APT_SIGNED = "Run the first line as root to fetch the key; add the second to a 
 _DNF = "Add these lines to a file in /etc/yum.repos.d:"
 
 
-def _is_source_alone(found: Json) -> bool:
+def _has_only_sources(found: Json) -> bool:
     return {item["type"] for item in found["packages"]} == {"source"}
 
 
@@ -386,7 +386,7 @@ def _version(package: Json) -> str:
     return f"{epoch}{package['version']}{release}"
 
 
-def _served(api: PackagesClient, found: Json, url: str) -> str:
+def _repository_url(api: PackagesClient, found: Json, url: str) -> str:
     """The URL of the repository for package managers. A released platform publishes in `updates`.
 
     A build that made only source packages is in the folder of sources.
@@ -395,5 +395,5 @@ def _served(api: PackagesClient, found: Json, url: str) -> str:
     sub = "updates" if api.platform(save_to["platform"]["name"])["released"] else "release"
     top = f"{url.rstrip('/')}/downloads/{save_to['platform']['name']}/repository"
     middle = "" if save_to["platform"]["platform_type"] == "main" else f"/{found['build_for_platform']['name']}"
-    arch = "SRPMS" if _is_source_alone(found) else found["arch"]["name"]
+    arch = "SRPMS" if _has_only_sources(found) else found["arch"]["name"]
     return f"{top}{middle}/{arch}/{save_to['name']}/{sub}/"

@@ -28,7 +28,7 @@ from polylocal.client.http import Client, Json, RunReference
 from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.statuses import Kind
 
-_SHOWN = 200  # characters of a variable's value that are printed
+_MAX_VALUE = 200  # characters of a variable's value that are printed
 
 FilesOption = Annotated[
     list[Path] | None,
@@ -312,7 +312,7 @@ def _variables(found: Json) -> list[str]:
     given = ((found["config"] or {}).get("environment") or {}).get("env_vars") or {}
     pairs = given.items() if isinstance(given, Mapping) else [pair for pair in given if len(pair) == 2]
     texts = ((str(name), str(value)) for name, value in pairs)
-    return [f"{name}={text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}" for name, text in texts]
+    return [f"{name}={text if len(text) <= _MAX_VALUE else text[:_MAX_VALUE] + '…'}" for name, text in texts]
 
 
 def stop_run(api: Client, text: str) -> None:
@@ -336,12 +336,12 @@ def _ensure_project(api: Client, owner: str, name: str, create: bool) -> None:
 
 def _create(api: Client, owner: str, project: str, kind: Kind, written: files.Written, about: Json) -> Json:
     body = {name: value for name, value in about.items() if value is not None}
-    with _told_as_they_are():
+    with _without_field_name():
         return api.create_run(owner, project, kind, {**body, **written.body})
 
 
 @contextmanager
-def _told_as_they_are() -> Iterator[None]:
+def _without_field_name() -> Iterator[None]:
     """Drop the field name `content` from errors: each problem of a polyaxonfile already names its place."""
     try:
         yield
@@ -397,7 +397,7 @@ def _clone(
             body["update_code"] = True
         if my_secrets:
             body["secrets"] = "mine"
-        with _told_as_they_are():
+        with _without_field_name():
             made = api.clone(original, how, body)
         found = reference(made)
         _report(made, found, json, following_it=logs)

@@ -37,7 +37,7 @@ def install(
         raise SetupError(
             f"a daemon is already running for {folder.root} (process {here.pid}); run `polylocal stop` first"
         )
-    _tell(found.install(wanted))
+    _print(found.install(wanted))
 
 
 @app.command("remove")
@@ -45,7 +45,7 @@ def remove() -> None:
     """Stop the daemon and remove the service. The home folder and running containers stay."""
     from polylocal.daemon import autostart
 
-    _tell(autostart.manager(os.environ).remove())
+    _print(autostart.manager(os.environ).remove())
 
 
 @app.command("status")
@@ -56,7 +56,7 @@ def status() -> None:
     console.line(autostart.manager(os.environ).status())
 
 
-def _tell(done: autostart.Done) -> None:
+def _print(done: autostart.Done) -> None:
     for line in done.lines:
         console.line(line)
     if done.to_type:

@@ -49,7 +49,7 @@ class Output(_Stream):
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise _failed(error) from error
+            raise _output_error(error) from error
         return written
 
     def flush(self) -> None:
@@ -58,7 +58,7 @@ class Output(_Stream):
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise _failed(error) from error
+            raise _output_error(error) from error
 
     @property
     def buffer(self) -> Output:
@@ -95,7 +95,7 @@ def open_missing() -> None:
 def degrade(stream: IO[str]) -> None:
     """Replace characters that the encoding of a stream lacks, instead of raising an error."""
     if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
-        codecs.register_error(_DEGRADED, _degraded)
+        codecs.register_error(_DEGRADED, _replace_unencodable)
         stream.reconfigure(errors=_DEGRADED)
 
 
@@ -148,12 +148,12 @@ def guarded() -> Iterator[_EscapedStream]:
         sys.stderr = before[1] if sys.stderr is guards[1] else sys.stderr
 
 
-def _failed(error: OSError) -> OutputError:
+def _output_error(error: OSError) -> OutputError:
     reason = error.strerror or str(error)
     return OutputError(f"the output could not be written: {reason[:1].lower()}{reason[1:]}")
 
 
-def _degraded(error: UnicodeError) -> tuple[str, int]:
+def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     found = error.object[error.start : error.end]

@@ -68,7 +68,7 @@ def left_out(code: Code) -> list[tuple[str, str]]:
     """Lines, with their styles, about the files that are not uploaded."""
     said: list[tuple[str, str]] = []
     if code.is_as_git:
-        said += _left_out_by_git(code)
+        said += _git_omissions(code)
     elif code.substitutes:
         said.append((f"Left out what {' and '.join(code.substitutes)} name{'s' * (len(code.substitutes) == 1)}", "dim"))
     if code.links_out:
@@ -79,7 +79,7 @@ def left_out(code: Code) -> list[tuple[str, str]]:
     return said
 
 
-def _left_out_by_git(code: Code) -> Iterator[tuple[str, str]]:
+def _git_omissions(code: Code) -> Iterator[tuple[str, str]]:
     if code.left:
         yield f"Left out {named(code.left)}: git ignores {'it' if len(code.left) == 1 else 'them'}", "dim"
     if code.empty:

@@ -34,7 +34,7 @@ SOON_S = 10.0  # after the start of a run, in which a change may come from the r
 REST_S = 2.0  # after the end of a run, in which a change may still come from it
 QUIET_S = 5.0  # without a change, after which a restless file may start a run
 _RESCUES = 2  # runs that a restless file may start in this way
-_LOOK_MS = 200  # interval at which a watcher checks whether it has to end
+_POLL_MS = 200  # interval at which a watcher checks whether it has to end
 _RACY_NS = 2_000_000_000  # a file changed this recently may change again with the same time stamp
 
 
@@ -50,7 +50,7 @@ def watch(
     `begin` uploads the folder and creates the run. `files` are the polyaxonfiles, inside or outside the folder.
     """
     snapshots, restless = Snapshots(folder, files), Restless()
-    current = _Current(api, follow, restless)
+    current = _CurrentRun(api, follow, restless)
     with watched(snapshots) as changed:
         try:
             while True:
@@ -71,7 +71,7 @@ def watch(
             raise typer.Exit(130) from None
 
 
-class _Current:
+class _CurrentRun:
     """The current run and the thread that follows it."""
 
     def __init__(self, api: Client, follow: Callable[[RunReference], object], restless: Restless) -> None:
@@ -164,7 +164,7 @@ def watched(snapshots: Snapshots) -> Iterator[Changed]:
                 *paths,
                 watch_filter=lambda change, path: matters(path),
                 stop_event=end,
-                rust_timeout=_LOOK_MS,
+                rust_timeout=_POLL_MS,
                 yield_on_timeout=True,
                 raise_interrupt=False,
                 recursive=is_deep,
@@ -219,12 +219,12 @@ class Snapshots:
     def take(self) -> Snapshot:
         """Read the current state. Raises InvalidInput if a file can't be read."""
         self._ignored = Ignored(self.folder)
-        found = {path: self._of_item(item) for path, item in survey(self.folder).items.items()}
+        found = {path: self._version_of_item(item) for path, item in survey(self.folder).items.items()}
         for file in self._files:
             name = self._name(file)
             if name not in found:
                 with suppress(OSError):
-                    found[name] = self._of_file(name, file, file.stat(), "file")
+                    found[name] = self._version_of_file(name, file, file.stat(), "file")
         self._last = found
         return found
 
@@ -248,15 +248,15 @@ class Snapshots:
     def _name(self, file: Path) -> str:
         return file.relative_to(self.folder).as_posix() if file.is_relative_to(self.folder) else str(file)
 
-    def _of_item(self, item: Item) -> Version:
+    def _version_of_item(self, item: Item) -> Version:
         if item.target is not None:
             return Version(f"link to {item.target}")
         if item.is_folder:
             return Version("folder")
         kind = "program" if item.stat.st_mode & 0o100 else "file"
-        return self._of_file(item.path, self.folder / item.path, item.stat, kind)
+        return self._version_of_file(item.path, self.folder / item.path, item.stat, kind)
 
-    def _of_file(self, name: str, path: Path, about: os.stat_result, kind: str) -> Version:
+    def _version_of_file(self, name: str, path: Path, about: os.stat_result, kind: str) -> Version:
         key: tuple[int, ...] | None = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
         last = self._last.get(name)
         if last is not None and last.about == key:
@@ -355,10 +355,10 @@ class Restless:
                 return True, None
             self._rescues |= dict.fromkeys(fresh, _RESCUES)
             self._touched.update(fresh)
-            self._tell(sorted(fresh))
-        return self._when_quiet(names, version, now)
+            self._warn(sorted(fresh))
+        return self._decide_when_quiet(names, version, now)
 
-    def _when_quiet(
+    def _decide_when_quiet(
         self, names: Collection[str], version: Callable[[str], Version], now: float
     ) -> tuple[bool, float | None]:
         held = {path: version(path) for path in names}
@@ -372,7 +372,7 @@ class Restless:
             self._rescues[path] -= 1
         return True, None
 
-    def _tell(self, paths: Sequence[str]) -> None:
+    def _warn(self, paths: Sequence[str]) -> None:
         if new := [path for path in paths if path not in self._told]:
             self._told.update(new)
             words = f"{named(new)} changed during several runs and starts no more runs for now"

@@ -53,11 +53,11 @@ class Connection:
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         """Raises SetupError if the address is invalid or its proxy can't be used."""
         self._url = url
-        self._daemon = _parts(url)
-        self._proxy, self._proxy_headers = _proxy(self._daemon)
+        self._daemon = _parse_url(url)
+        self._proxy, self._proxy_headers = _find_proxy(self._daemon)
         self._headers = {"Accept": "*/*", "User-Agent": f"polylocal/{__version__}", **headers}
         if self._daemon.username is not None:
-            self._headers["Authorization"] = _basic(self._daemon)
+            self._headers["Authorization"] = _basic_auth(self._daemon)
         self._idle: list[HTTPConnection] = []
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ class Connection:
 
         Raises SetupError if the daemon does not answer completely, InvalidInput if a text can't be encoded.
         """
-        target, encoded = _encoded(path, params, json)
+        target, encoded = _encode(path, params, json)
         typed = {"Content-Type": "application/json"} if encoded else {}
         with self._response(method, target, encoded or body, {**typed, **(headers or {})}, timeout) as response:
             return Response(response.status, self._read(response))
@@ -90,7 +90,7 @@ class Connection:
 
         Raises SetupError and InvalidInput as `request`.
         """
-        target, _ = _encoded(path, params, None)
+        target, _ = _encode(path, params, None)
         with self._response("GET", target, None, {}, None) as response:
             refused = not 200 <= response.status < 300
             yield Response(response.status, self._read(response)) if refused else self._chunks(response)
@@ -104,13 +104,13 @@ class Connection:
         headers: Mapping[str, str],
         timeout: float | None,
     ) -> Iterator[HTTPResponse]:
-        connection = self._connected(timeout)
+        connection = self._acquire(timeout)
         response = None
         is_whole = False
         try:
-            with self._broken_off():
+            with self._translated_errors():
                 with suppress(BrokenPipeError):  # the daemon refuses a body without reading all of it
-                    connection.request(method, self._target(target), body, self._encoded_headers(headers))
+                    connection.request(method, self._target(target), body, self._encode_headers(headers))
                 response = connection.getresponse()
             yield response
             is_whole = response.isclosed()
@@ -129,17 +129,17 @@ class Connection:
             return path
         return f"http://{self._daemon.netloc.rpartition('@')[2]}{path}"
 
-    def _encoded_headers(self, headers: Mapping[str, str]) -> dict[str, bytes]:
+    def _encode_headers(self, headers: Mapping[str, str]) -> dict[str, bytes]:
         hops = self._proxy_headers if self._daemon.scheme == "http" else {}
         return {name: value.encode() for name, value in {**self._headers, **hops, **headers}.items()}
 
-    def _connected(self, timeout: float | None) -> HTTPConnection:
+    def _acquire(self, timeout: float | None) -> HTTPConnection:
         """A kept connection that the daemon has not closed, or a new one."""
         while True:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                connection = self._new()
+                connection = self._connect()
                 break
             if connection.sock and not select.select([connection.sock], [], [], 0)[0]:
                 break
@@ -147,7 +147,7 @@ class Connection:
         connection.sock.settimeout(timeout)
         return connection
 
-    def _new(self) -> HTTPConnection:
+    def _connect(self) -> HTTPConnection:
         host, port = self._daemon.hostname or "", self._daemon.port
         connection: HTTPConnection
         if self._proxy and self._daemon.scheme == "https":
@@ -179,12 +179,12 @@ class Connection:
         return ssl.create_default_context()
 
     def _read(self, response: HTTPResponse) -> bytes:
-        with self._broken_off():
+        with self._translated_errors():
             return response.read()
 
     def _chunks(self, response: HTTPResponse) -> Iterator[bytes]:
         while True:
-            with self._broken_off():
+            with self._translated_errors():
                 chunk = response.read1(_CHUNK)
                 if not chunk and response.length:
                     raise IncompleteRead(b"", response.length)
@@ -193,7 +193,7 @@ class Connection:
             yield chunk
 
     @contextmanager
-    def _broken_off(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except (OSError, HTTPException, ValueError) as error:
@@ -201,7 +201,7 @@ class Connection:
             raise SetupError(f"the daemon at {self._url} did not finish its answer: {why}") from error
 
 
-def _parts(url: str) -> SplitResult:
+def _parse_url(url: str) -> SplitResult:
     """Raises SetupError."""
     try:
         parts = urlsplit(url)
@@ -214,7 +214,7 @@ def _parts(url: str) -> SplitResult:
     return parts
 
 
-def _proxy(daemon: SplitResult) -> tuple[SplitResult | None, dict[str, str]]:
+def _find_proxy(daemon: SplitResult) -> tuple[SplitResult | None, dict[str, str]]:
     """The proxy for a daemon, and the headers for it. Raises SetupError if it can't be used."""
     url = proxies.of(daemon.scheme, daemon.hostname or "", daemon.port)
     if url is None:
@@ -232,10 +232,10 @@ def _proxy(daemon: SplitResult) -> tuple[SplitResult | None, dict[str, str]]:
             f"the proxy {_without_password(url)}, which the environment names for {daemon.hostname}, can't be used:"
             f" {why}; name {daemon.hostname} in NO_PROXY, or another proxy in HTTP_PROXY"
         )
-    return parts, {} if parts.username is None else {"Proxy-Authorization": _basic(parts)}
+    return parts, {} if parts.username is None else {"Proxy-Authorization": _basic_auth(parts)}
 
 
-def _basic(parts: SplitResult) -> str:
+def _basic_auth(parts: SplitResult) -> str:
     pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
     return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
@@ -244,7 +244,7 @@ def _without_password(url: str) -> str:
     return re.sub(r"//[^/@]*@", "//", url)
 
 
-def _encoded(path: str, params: Mapping[str, object] | None, value: object) -> tuple[str, bytes | None]:
+def _encode(path: str, params: Mapping[str, object] | None, value: object) -> tuple[str, bytes | None]:
     """The target and the body of a request. Raises InvalidInput: command-line arguments may be any bytes."""
     try:
         query = f"?{urlencode(params)}" if params else ""

@@ -12,7 +12,7 @@ from polylocal.client.connection import Connection, Response
 from polylocal.errors import InvalidInput, NotAllowed, NotAuthenticated, NotFound, PolylocalError, SetupError
 
 Json = dict[str, Any]
-_MOST_RUNS = 1000  # on one page
+_MAX_RUNS = 1000  # on one page
 _SLOW_S = 600.0  # seconds; the server may measure or remove all images of an engine
 _CHUNK = 1 << 20  # bytes
 
@@ -114,7 +114,7 @@ class Client:
         results: list[Json] = []
         while True:
             left = limit - len(results)
-            parameters |= {"limit": str(min(left, _MOST_RUNS) if project else left), "offset": str(len(results))}
+            parameters |= {"limit": str(min(left, _MAX_RUNS) if project else left), "offset": str(len(results))}
             page = self.json("GET", "/polylocal/v1/runs", params=parameters)
             results += page["results"]
             if len(results) >= limit or not page["next"]:
@@ -244,12 +244,12 @@ def _raise(response: Response) -> None:
         body = response.text
     if response.status == 400 and isinstance(body, dict | list) and "detail" not in body:
         raise InvalidInput(body)
-    words = _words(body) if isinstance(body, dict) else body
+    words = _message(body) if isinstance(body, dict) else body
     kind = _ERRORS.get(response.status, PolylocalError)
     raise kind(str(words or f"the daemon answered {response.status}"))
 
 
-def _words(body: Json) -> str | None:
+def _message(body: Json) -> str | None:
     """The message in an error response of either API."""
     inner = next((value for value in body.values() if isinstance(value, dict)), {})
     return body.get("detail") or body.get("message") or body.get("error") or inner.get("message")

@@ -92,7 +92,7 @@ class Ignored:
         self._folder = folder
         self.substitutes: list[str] = []  # ignore files used instead of a missing `.polyaxonignore`
         own = _lines(folder / IGNORE_FILE)
-        self._own = _spec(map(_lower, [*DEFAULT_IGNORE.splitlines(), *(own or ())]))
+        self._own = _spec(map(_normalize_rule, [*DEFAULT_IGNORE.splitlines(), *(own or ())]))
         self._git: _GitRules | None = None
         self._docker: _DockerRules | None = None
         if own is None:
@@ -200,14 +200,14 @@ def _exclude_files(top: Path) -> list[Path]:
     """The exclude files of the user and of the repository, which takes precedence. They need not exist."""
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     own, of_repository = Path(home, "git", "ignore"), top / ".git" / "info" / "exclude"
-    told = _told(top, "config", "--type=path", "--get", "core.excludesFile")
+    told = _git_output(top, "config", "--type=path", "--get", "core.excludesFile")
     if told:
         own = top / told
-    told = _told(top, "rev-parse", "--git-path", "info/exclude")  # a linked work tree has it elsewhere
+    told = _git_output(top, "rev-parse", "--git-path", "info/exclude")  # a linked work tree has it elsewhere
     return [own, top / told if told else of_repository]
 
 
-def _told(top: Path, *arguments: str) -> str:
+def _git_output(top: Path, *arguments: str) -> str:
     """The output of git with the user's settings; empty if it fails or is not installed."""
     names = ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
     settings = {name: os.environ[name] for name in names if name in os.environ}
@@ -234,11 +234,11 @@ class _Tracked:
     @classmethod
     def of(cls, top: Path, *options: str) -> _Tracked:
         """All tracked files, or those that options of `git ls-files` select; none without git."""
-        files = frozenset(_listed(top, options))
+        files = frozenset(_list_files(top, options))
         return cls(files, frozenset(above for path in files for above in map(str, PurePosixPath(path).parents)))
 
 
-def _listed(top: Path, options: Sequence[str]) -> Iterator[str]:
+def _list_files(top: Path, options: Sequence[str]) -> Iterator[str]:
     if not (top / ".git").exists():
         return
     arguments = ("ls-files", "-z", "--cached", *options)
@@ -270,7 +270,7 @@ class _DockerRules:
             is_exception = text.startswith("!")
             pattern = posixpath.normpath(text.removeprefix("!").strip() or ".").lstrip("/")
             try:
-                self._rules.append((re.compile(f"{_regex(pattern)}(?:/.*)?", re.DOTALL), is_exception))
+                self._rules.append((re.compile(f"{_translate_pattern(pattern)}(?:/.*)?", re.DOTALL), is_exception))
             except re.error:
                 continue  # as in git, an invalid pattern matches nothing
         self.has_exceptions = any(is_exception for _, is_exception in self._rules)
@@ -282,7 +282,7 @@ class _DockerRules:
         return not next(fits, True)
 
 
-def _regex(pattern: str) -> str:
+def _translate_pattern(pattern: str) -> str:
     """The regular expression of a pattern of Go's `filepath.Match` with Docker's `**`."""
     made, at = "", 0
     while at < len(pattern):
@@ -320,7 +320,7 @@ def _lines(file: Path) -> list[str] | None:
     return [line.removesuffix("\r") for line in text.split("\n")]
 
 
-def _lower(line: str) -> str:
+def _normalize_rule(line: str) -> str:
     """Normalize a rule of `.polyaxonignore`, which ignores case and may begin with `./`."""
     sign = "!" if line.startswith("!") else ""
     return sign + line.removeprefix("!").removeprefix("./").lower()

@@ -79,7 +79,7 @@ class PackagesClient:
                 return
 
     def create_platform(self, values: Json) -> Json:
-        return self._made("POST", "platforms", platform=values)
+        return self._create("POST", "platforms", platform=values)
 
     def platform_key(self, name: str) -> Json:
         """`fingerprint`, and `key`: the armored public key. Raises NotFound."""
@@ -95,7 +95,7 @@ class PackagesClient:
         return self._get(f"repositories/{found['id']}", "repository")
 
     def create_repository(self, values: Json) -> Json:
-        return self._made("POST", "repositories", repository=values)
+        return self._create("POST", "repositories", repository=values)
 
     def add_project(self, repository_id: int, project_id: int) -> None:
         self._send("PUT", f"repositories/{repository_id}/add_project", project_id=project_id)
@@ -114,12 +114,12 @@ class PackagesClient:
 
     def project(self, owner: str, name: str) -> Json:
         """Raises NotFound."""
-        with _said(f"there is no project `{owner}/{name}`"):
+        with _missing_as(f"there is no project `{owner}/{name}`"):
             found = self._get("projects/get_id", "project", owner=owner, name=name)
         return self._get(f"projects/{found['id']}", "project")
 
     def create_project(self, name: str) -> Json:
-        return self._made("POST", "projects", project={"name": name})
+        return self._create("POST", "projects", project={"name": name})
 
     def plan_build(self, owner: str, name: str, options: BuildOptions) -> BuildPlan:
         """Check the options of a build and find what they name. Creates the user's own project if it is to be uploaded.
@@ -180,12 +180,12 @@ class PackagesClient:
         return self._list("build_lists", "build_lists", per_page=str(limit), **asked)
 
     def build_list(self, number: int) -> Json:
-        with _said(_NO_BUILD_LIST.format(number)):
+        with _missing_as(_NO_BUILD_LIST.format(number)):
             return self._get(f"build_lists/{number}", "build_list")
 
     def act(self, number: int, action: str) -> str:
         """Send cancel, publish, create_container or reject_publish. Returns the server's message."""
-        with _said(_NO_BUILD_LIST.format(number)):
+        with _missing_as(_NO_BUILD_LIST.format(number)):
             return str(self._send("PUT", f"build_lists/{number}/{action}")["build_list"]["message"])
 
     def yank(self, number: int, reason: str) -> str:
@@ -198,7 +198,9 @@ class PackagesClient:
 
     def _yank(self, method: str, number: int, **content: Any) -> str:
         self.build_list(number)  # raises NotFound if there is none
-        with _said("the daemon does not know `yank`: it is older than this command; update polylocal on its machine"):
+        with _missing_as(
+            "the daemon does not know `yank`: it is older than this command; update polylocal on its machine"
+        ):
             answer = self._client.json(method, f"/polylocal/v1/build_lists/{number}/yank", **content)
         return str(answer["build_list"]["message"])
 
@@ -217,7 +219,7 @@ class PackagesClient:
         found: Any = self._get(path, key, **parameters)
         return list(found)
 
-    def _made(self, method: str, path: str, **body: Any) -> Json:
+    def _create(self, method: str, path: str, **body: Any) -> Json:
         """The number of the new object, and the server's message."""
         made: Json = next(iter(self._send(method, path, **body).values()))
         return made
@@ -235,7 +237,7 @@ def has_succeeded(found: Json, is_to_publish: bool) -> bool:
 
 
 @contextmanager
-def _said(words: str) -> Iterator[None]:
+def _missing_as(words: str) -> Iterator[None]:
     """Replace the server's general NotFound by a specific message."""
     try:
         yield

@@ -94,7 +94,7 @@ def survey(folder: Path, *, as_git: bool = False) -> Code:
     def enter(entry: Entry) -> bool:
         return not ignored.excludes_tree(entry.path)
 
-    for entry in walk(folder, enter=enter, could_not_read=_unreadable(folder, ignored)):
+    for entry in walk(folder, enter=enter, could_not_read=_refuse_unreadable(folder, ignored)):
         if ignored(entry.path, entry.is_folder):
             is_cut = True
             if not is_of_git(entry.path):
@@ -103,10 +103,10 @@ def survey(folder: Path, *, as_git: bool = False) -> Code:
             folders.append(Item(entry.path, entry.stat))
         else:
             try:
-                items[entry.path] = Item(entry.path, entry.stat, _inside(folder, entry.path, entry.target))
+                items[entry.path] = Item(entry.path, entry.stat, _relative_target(folder, entry.path, entry.target))
             except OSError:
                 continue  # a link that vanished
-    links_out = _leading_out({item.path: item.target for item in items.values() if item.target is not None})
+    links_out = _links_leading_out({item.path: item.target for item in items.values() if item.target is not None})
     for path in links_out:
         del items[path]
     filled = _parents([*items, *(item.path for item in folders)])
@@ -137,7 +137,7 @@ def pack(folder: Path, to: BinaryIO, code: Code | None = None) -> tuple[int, int
         for entry in walk(
             folder,
             enter=lambda inner: not ignored.excludes_tree(inner.path),
-            could_not_read=_unreadable(folder, ignored),
+            could_not_read=_refuse_unreadable(folder, ignored),
         ):
             item = code.items.get(entry.path)
             if item is None or stat.S_IFMT(item.stat.st_mode) != stat.S_IFMT(entry.stat.st_mode):
@@ -168,7 +168,7 @@ def _parents(paths: Collection[str]) -> set[str]:
     return found
 
 
-def _inside(folder: Path, path: str, target: str | None) -> str | None:
+def _relative_target(folder: Path, path: str, target: str | None) -> str | None:
     """The target of a link; an absolute one into the folder becomes relative."""
     if target is None or not target.startswith("/") or ".." in target.split("/"):
         return target
@@ -178,7 +178,7 @@ def _inside(folder: Path, path: str, target: str | None) -> str | None:
     return target
 
 
-def _leading_out(links: Mapping[str, str]) -> list[str]:
+def _links_leading_out(links: Mapping[str, str]) -> list[str]:
     """The links that lead out of the folder, directly or through other links."""
     out = {path for path in links if leads_out(path, links.get)}
     while True:  # leaving out a link changes the meaning of paths through it
@@ -199,7 +199,7 @@ def _is_mostly_holes(entry: Entry) -> bool:
         return False
 
 
-def _unreadable(folder: Path, ignored: Rules) -> Callable[[str, str], None]:
+def _refuse_unreadable(folder: Path, ignored: Rules) -> Callable[[str, str], None]:
     """A callback for `walk` that refuses unreadable folders, unless they are left out anyway."""
 
     def could_not_read(path: str, why: str) -> None:

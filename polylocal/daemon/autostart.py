@@ -41,8 +41,8 @@ def kept(environ: Mapping[str, str]) -> dict[str, str]:
 
 def render_unit(service: Service) -> str:
     """The systemd unit. When the daemon ends, its containers and child processes go on."""
-    environment = "".join(f"Environment={_word(f'{k}={v}')}\n" for k, v in service.environment.items())
-    command = " ".join(_word(part) for part in service.command)
+    environment = "".join(f"Environment={_quote(f'{k}={v}')}\n" for k, v in service.environment.items())
+    command = " ".join(_quote(part) for part in service.command)
     if "$" in command:
         command = f":{command}"  # `:` turns off the expansion of variables; systemd before 244 does not know it
     return f"""\
@@ -61,7 +61,7 @@ WantedBy=default.target
 """
 
 
-def _word(text: str) -> str:
+def _quote(text: str) -> str:
     """Quote a word for systemd, with its escapes and without specifiers (`%`)."""
     return f'"{text.translate(_QUOTED)}"'
 
@@ -122,15 +122,15 @@ class Manager:
             lines = [f"{self.file} {'written' if before is None else 'replaced, since it was different'}"]
         if service.environment:
             lines.append(f"It contains these variables of your environment: {', '.join(service.environment)}")
-        return Done([*lines, *self._begin(is_new=before != text)], self._left())
+        return Done([*lines, *self._start(is_new=before != text)], self._next_commands())
 
     def remove(self) -> Done:
         """Stop the daemon and remove the file. Raises SetupError."""
         if self._read() is None:
             return Done([f"There is no {self.file}: nothing to remove"])
-        lines = self._end()
+        lines = self._stop()
         self.file.unlink()
-        self._forget()
+        self._after_removal()
         return Done([*lines, f"{self.file} removed; the home folder and running containers stay"])
 
     def would_start_another(self) -> bool:
@@ -143,19 +143,19 @@ class Manager:
             return f"not installed; `polylocal service install` writes {self.file}"
         return f"{self.file}: {self._state()}"
 
-    def _begin(self, is_new: bool) -> list[str]:
+    def _start(self, is_new: bool) -> list[str]:
         raise NotImplementedError
 
-    def _end(self) -> list[str]:
+    def _stop(self) -> list[str]:
         raise NotImplementedError
 
-    def _forget(self) -> None:
+    def _after_removal(self) -> None:
         """Called after the file was removed."""
 
     def _state(self) -> str:
         raise NotImplementedError
 
-    def _left(self) -> list[str]:
+    def _next_commands(self) -> list[str]:
         """Commands for the user to type."""
         return []
 
@@ -182,7 +182,7 @@ class Manager:
         except (OSError, subprocess.TimeoutExpired) as error:
             return subprocess.CompletedProcess(command, 127, "", str(error))
 
-    def _must(self, *command: str) -> None:
+    def _check_call(self, *command: str) -> None:
         done = self._call(*command)
         if done.returncode:
             words = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
@@ -201,29 +201,29 @@ class Systemd(Manager):
     def would_start_another(self) -> bool:
         return self._answers() and self._call("systemctl", "--user", "is-active", "--quiet", UNIT).returncode != 0
 
-    def _begin(self, is_new: bool) -> list[str]:
+    def _start(self, is_new: bool) -> list[str]:
         if not self._answers():
             return []
-        self._must("systemctl", "--user", "daemon-reload")
-        self._must("systemctl", "--user", "enable", "--now", UNIT)
+        self._check_call("systemctl", "--user", "daemon-reload")
+        self._check_call("systemctl", "--user", "enable", "--now", UNIT)
         if is_new:
-            self._must("systemctl", "--user", "restart", UNIT)  # it may have run with the old file
+            self._check_call("systemctl", "--user", "restart", UNIT)  # it may have run with the old file
         return ["The daemon is started, now and whenever you log in"]
 
-    def _left(self) -> list[str]:
+    def _next_commands(self) -> list[str]:
         if not self._answers():
             return ["systemctl --user daemon-reload", f"systemctl --user enable --now {UNIT}"]
         return ["loginctl enable-linger    # to run it while you are not logged in"]
 
-    def _end(self) -> list[str]:
+    def _stop(self) -> list[str]:
         if not self._answers():
             return ["Your systemd user instance does not answer here: a running daemon goes on"]
-        self._must("systemctl", "--user", "disable", "--now", UNIT)
+        self._check_call("systemctl", "--user", "disable", "--now", UNIT)
         return ["The daemon has ended"]
 
-    def _forget(self) -> None:
+    def _after_removal(self) -> None:
         if self._answers():
-            self._must("systemctl", "--user", "daemon-reload")
+            self._check_call("systemctl", "--user", "daemon-reload")
 
     def _state(self) -> str:
         if not self._answers():
@@ -246,18 +246,18 @@ class Launchd(Manager):
     def would_start_another(self) -> bool:
         return not self._is_loaded()
 
-    def _begin(self, is_new: bool) -> list[str]:
+    def _start(self, is_new: bool) -> list[str]:
         is_loaded = self._is_loaded()
         if is_loaded and is_new:
-            self._must("launchctl", "bootout", f"{self._domain}/{LABEL}")
+            self._check_call("launchctl", "bootout", f"{self._domain}/{LABEL}")
         if is_new or not is_loaded:
-            self._must("launchctl", "bootstrap", self._domain, str(self.file))
+            self._check_call("launchctl", "bootstrap", self._domain, str(self.file))
         return ["The daemon is started, now and whenever you log in"]
 
-    def _end(self) -> list[str]:
+    def _stop(self) -> list[str]:
         if not self._is_loaded():
             return []
-        self._must("launchctl", "bootout", f"{self._domain}/{LABEL}")
+        self._check_call("launchctl", "bootout", f"{self._domain}/{LABEL}")
         return ["The daemon has ended"]
 
     def _state(self) -> str:

@@ -35,7 +35,7 @@ PRIVATE_FOLDERS = ("secrets", "signing", "logs", "code", "contexts", "files")
 # written by users' programs; may contain links
 USER_FOLDERS = ("notebooks", OUTPUTS)
 _COMPRESSION = 3
-_HALF_MADE = (".new", ".gone")  # workspaces that are being created or removed
+_INCOMPLETE = (".new", ".gone")  # workspaces that are being created or removed
 
 Say = Callable[[str], None]
 
@@ -75,8 +75,8 @@ def make(
     if not home.database.exists():
         raise SetupError(f"there is no database in {home.root}: nothing to back up")
     _refuse_target(home, to, replace)
-    with _written(to) as (file, beside):
-        snapshot = _taken(home, beside)
+    with _open_target(to) as (file, beside):
+        snapshot = _take_snapshot(home, beside)
         manifest = Manifest(
             format=FORMAT,
             polylocal=__version__,
@@ -96,7 +96,7 @@ def make(
     return Made(snapshot.runs, archive.files, archive.content, to.stat().st_size, time.monotonic() - started)
 
 
-def _taken(home: Home, to: Path) -> snapshots.Snapshot:
+def _take_snapshot(home: Home, to: Path) -> snapshots.Snapshot:
     try:
         return snapshots.take(home.database, to)
     except StoreError as error:
@@ -113,14 +113,14 @@ def _refuse_target(home: Home, to: Path, replace: bool) -> None:
 
 
 @contextmanager
-def _written(to: Path) -> Iterator[tuple[BinaryIO, Path]]:
+def _open_target(to: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """Yield the open file `to`.part, which is renamed at the end, and an empty file for the snapshot beside it.
 
     Both are removed if the block fails.
     """
     part, beside = to.with_name(f"{to.name}.part"), to.with_name(f"{to.name}.part.db")
     try:
-        with _locked(part, to) as file:
+        with _open_locked(part, to) as file:
             try:
                 _remove_database(beside)
                 os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -139,7 +139,7 @@ def _written(to: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
 
 @contextmanager
-def _locked(part: Path, to: Path) -> Iterator[BinaryIO]:
+def _open_locked(part: Path, to: Path) -> Iterator[BinaryIO]:
     """Open, lock and empty a file that an interrupted backup may have left. Raises SetupError if another one runs."""
     with os.fdopen(os.open(part, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600), "wb") as file:
         try:
@@ -181,7 +181,7 @@ def _add_files(archive: _Archive, home: Home, under_way: list[str], with_outputs
         if not any(home.handover(uuid).glob("build-*")):  # a package build starts again from its commit
             archive.tree(home.handover(uuid), f"contexts/{uuid}")
     for path in _subfolders(home.root / "notebooks"):
-        if not path.name.endswith(_HALF_MADE):
+        if not path.name.endswith(_INCOMPLETE):
             archive.user_tree(path, f"notebooks/{path.name}")
     if with_outputs:
         archive.user_tree(home.outputs_root, OUTPUTS, leave_out=BY_NAME)
@@ -239,7 +239,7 @@ class _Archive(Archive):
         for part in ("refs", *others):  # git may move loose refs to `packed-refs`, one of the others
             whole = (top / part, f"{name}/{part}")
             for path, inner in _walk(*whole, self._could_not_list) if whole[0].is_dir() else [whole]:
-                self._of_git(path, inner)
+                self._git_entry(path, inner)
         seen: set[str] = set()
         while not self._objects(top / "objects", f"{name}/objects", seen):
             continue  # git packed objects meanwhile: they are in a new pack
@@ -251,10 +251,10 @@ class _Archive(Archive):
         for path, inner in sorted(found, key=lambda item: (f"{name}/pack" in item[1], item[1])):
             seen.add(inner)
             if not path.name.startswith(("tmp_", ".tmp")):  # incomplete files of git
-                is_whole &= self._of_git(path, inner)
+                is_whole &= self._git_entry(path, inner)
         return is_whole
 
-    def _of_git(self, path: Path, name: str) -> bool:
+    def _git_entry(self, path: Path, name: str) -> bool:
         return path.name.endswith((".lock", ".pid")) or self.entry(path, name)  # they would block git
 
     def entry(self, path: Path, name: str) -> bool:

@@ -29,22 +29,24 @@ def configure(settings: Settings, *, on_screen: bool = True) -> None:
     """Log to the daemon's log file and, if `on_screen`, as text to standard error."""
     logging.raiseExceptions = False  # on a full disk, each event would print a traceback
     path = settings.folders.daemon_log
-    handlers: list[logging.Handler] = [_file(path, settings.daemon_log_mib << 20, settings.daemon_log_files)]
+    handlers: list[logging.Handler] = [_file_handler(path, settings.daemon_log_mib << 20, settings.daemon_log_files)]
     if on_screen:
         handlers.append(logging.StreamHandler(sys.stderr))
-        handlers[-1].setFormatter(_Plain("%(asctime)s %(levelname)s %(message)s"))
+        handlers[-1].setFormatter(_TextFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=settings.log_level, handlers=handlers, force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel("WARNING")
 
 
-def _file(path: Path, size: int, files: int) -> logging.Handler:
-    handler = _Private(path, maxBytes=size, backupCount=files - 1, encoding="utf-8", delay=True)
-    handler.setFormatter(_Line(["time", "levelname", "name", "message"], rename_fields=_NAMES, json_ensure_ascii=False))
+def _file_handler(path: Path, size: int, files: int) -> logging.Handler:
+    handler = _PrivateFileHandler(path, maxBytes=size, backupCount=files - 1, encoding="utf-8", delay=True)
+    handler.setFormatter(
+        _LineFormatter(["time", "levelname", "name", "message"], rename_fields=_NAMES, json_ensure_ascii=False)
+    )
     return handler
 
 
-class _Plain(logging.Formatter):
+class _TextFormatter(logging.Formatter):
     """An event as text. Control characters and line ends in messages are escaped, tracebacks are indented."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
@@ -60,7 +62,7 @@ class _Plain(logging.Formatter):
 _NAMES = {"levelname": "level", "name": "logger", "exc_info": "exception", "stack_info": "stack"}
 
 
-class _Line(JsonFormatter):
+class _LineFormatter(JsonFormatter):
     """An event as JSON. A run at the start of a message becomes a field, for searches."""
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +76,7 @@ class _Line(JsonFormatter):
         return visible.in_json(super().format(record))
 
 
-class _Private(RotatingFileHandler):
+class _PrivateFileHandler(RotatingFileHandler):
     """Log files that only their owner can read: messages contain projects, paths and addresses."""
 
     def _open(self) -> TextIOWrapper:

@@ -43,7 +43,7 @@ def stop(home: Home, timeout_s: float = _STOP_S) -> Running | None:
     if found is None:
         return None
     deadline = time.monotonic() + timeout_s
-    _end(found.pid)
+    _terminate(found.pid)
     while running(home):
         if time.monotonic() > deadline:
             raise SetupError(f"the daemon (process {found.pid}) did not end within {timeout_s:g} s; `kill -9` is safe")
@@ -51,7 +51,7 @@ def stop(home: Home, timeout_s: float = _STOP_S) -> Running | None:
     return found
 
 
-def _end(pid: int) -> None:
+def _terminate(pid: int) -> None:
     if pid <= 0:  # it has not written its pid yet; kill(0) would signal our own process group
         raise SetupError("a daemon is just starting here; try again in a moment")
     try:

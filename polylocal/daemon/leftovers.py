@@ -17,7 +17,7 @@ def set_aside(home: Home) -> list[Path]:
     Requires that no daemon uses the home folder. New work can begin at once, even if the removal takes long.
     """
     home.scratch.mkdir(exist_ok=True, mode=0o700)
-    for number, path in enumerate([*_left(home)]):
+    for number, path in enumerate([*_find_leftovers(home)]):
         try:
             path.rename(home.scratch / f"left-{os.urandom(6).hex()}-{number}")
         except FileNotFoundError:
@@ -36,7 +36,7 @@ def remove(paths: Iterable[Path]) -> None:
             log.warning("the leftover %s can't be removed: %s", path, error)
 
 
-def _left(home: Home) -> Iterator[Path]:
+def _find_leftovers(home: Home) -> Iterator[Path]:
     yield from (home.root / "code").glob("upload-*")
     yield from (home.root / "code").glob("commit-*")
     notebooks = home.root / "notebooks"

@@ -28,9 +28,9 @@ class ProjectLinks:
         """Create missing links and remove outdated ones."""
         with self._lock:
             for project in self._projects.existing():
-                self._keep(project)
+                self._make_link(project)
             wanted = set(self._links.values())
-            for path in self._found():
+            for path in self._existing_links():
                 if path not in wanted:
                     _unlink(path)
 
@@ -43,11 +43,11 @@ class ProjectLinks:
                 project = None
             old = self._links.pop(project_id, None)
             if project and not project.deleted_at:
-                self._keep(project)
+                self._make_link(project)
             if old and old not in self._links.values():
                 _unlink(old)
 
-    def _keep(self, project: Project) -> None:
+    def _make_link(self, project: Project) -> None:
         path = self._folder / project.user / project.name
         target = f"../../{project.uuid}"
         self._links[project.id] = path
@@ -61,7 +61,7 @@ class ProjectLinks:
         except OSError as error:
             log.warning("the link %s can't be made: %s", path, error.strerror or error)
 
-    def _found(self) -> Iterable[Path]:
+    def _existing_links(self) -> Iterable[Path]:
         with suppress(FileNotFoundError):
             for user in self._folder.iterdir():
                 if user.is_dir() and not user.is_symlink():

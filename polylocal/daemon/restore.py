@@ -42,17 +42,17 @@ def restore(file: Path, home: Home) -> Restored:
     started = time.monotonic()
     place = home.root.resolve()
     _refuse_place(home, place)
-    with _opened(file) as (tar, unzipped):
-        manifest = _manifest(tar, file)
-        with _beside(place) as folder:
+    with _open(file) as (tar, unzipped):
+        manifest = _read_manifest(tar, file)
+        with _restoring_folder(place) as folder:
             try:
-                unpacked = _Unpacked(folder, file)
+                unpacked = _Unpacker(folder, file)
                 unpacked.all(tar)
                 while unzipped.read(_CHUNK):  # read to the end to verify the checksum
                     continue
                 found, is_new = _accept_database(Home(folder), manifest, place, file)
                 unpacked.finish()
-                _put_in_place(folder, place)
+                _move_into_place(folder, place)
             except gzip.BadGzipFile:
                 raise
             except OSError as error:
@@ -79,7 +79,7 @@ def _refuse_place(home: Home, place: Path) -> None:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[tuple[tarfile.TarFile, gzip.GzipFile]]:
+def _open(file: Path) -> Iterator[tuple[tarfile.TarFile, gzip.GzipFile]]:
     """Open a backup as a stream. Raises SetupError for every fault of the file."""
     try:
         with gzip.open(file) as unzipped, tarfile.open(fileobj=unzipped, mode="r|", encoding="utf-8") as tar:
@@ -92,7 +92,7 @@ def _opened(file: Path) -> Iterator[tuple[tarfile.TarFile, gzip.GzipFile]]:
         raise SetupError(f"{file} can't be read: {error.strerror or error}") from error
 
 
-def _manifest(tar: tarfile.TarFile, file: Path) -> Manifest:
+def _read_manifest(tar: tarfile.TarFile, file: Path) -> Manifest:
     first = tar.next()
     content = tar.extractfile(first) if first and first.name == MANIFEST and first.isreg() else None
     if content is None:
@@ -107,7 +107,7 @@ def _manifest(tar: tarfile.TarFile, file: Path) -> Manifest:
 
 
 @contextmanager
-def _beside(place: Path) -> Iterator[Path]:
+def _restoring_folder(place: Path) -> Iterator[Path]:
     """Yield the empty, locked folder `<place>.restoring`; it is removed if the block fails."""
     folder = place.with_name(f"{place.name}.restoring")
     try:
@@ -141,7 +141,7 @@ def _clear(folder: Path, handle: int) -> None:
     (folder / MANIFEST).touch()
 
 
-class _Unpacked:
+class _Unpacker:
     """Unpacks the archive. Creates links but never follows them: no member is written below a link."""
 
     def __init__(self, folder: Path, file: Path) -> None:
@@ -152,7 +152,7 @@ class _Unpacked:
 
     def all(self, tar: tarfile.TarFile) -> None:
         while member := tar.next():
-            self._take(tar, member)
+            self._unpack_member(tar, member)
             tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all members
 
     def finish(self) -> None:
@@ -162,8 +162,8 @@ class _Unpacked:
                 (self._root / name).chmod(member.mode & 0o777)
                 os.utime(self._root / name, (member.mtime, member.mtime))
 
-    def _take(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        name = self._checked(member)
+    def _unpack_member(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        name = self._check_name(member)
         self._make_folder(name.parent)
         path = self._root / name
         try:
@@ -179,19 +179,19 @@ class _Unpacked:
                 assert isinstance(content, io.BufferedReader)
                 self._write(path, member, content.raw)  # unbuffered, to skip holes in a stream
         except FileExistsError as error:
-            raise self._damaged(member, "comes twice") from error
+            raise self._damaged_error(member, "comes twice") from error
 
-    def _checked(self, member: tarfile.TarInfo) -> PurePosixPath:
+    def _check_name(self, member: tarfile.TarInfo) -> PurePosixPath:
         name = PurePosixPath(member.name)
         if name.is_absolute() or ".." in name.parts or not name.parts:
-            raise self._damaged(member, "leads out of the home folder")
+            raise self._damaged_error(member, "leads out of the home folder")
         top, is_below = name.parts[0], len(name.parts) > 1
         known = (*PRIVATE_FOLDERS, *USER_FOLDERS) if is_below or member.isdir() else _FILES
         is_link = member.issym() or member.islnk()
         if top not in known or not (member.isreg() or member.isdir() or is_link):
-            raise self._damaged(member, "does not belong in a backup")
+            raise self._damaged_error(member, "does not belong in a backup")
         if is_link and top not in USER_FOLDERS:
-            raise self._damaged(member, "is a link, which is not allowed there")
+            raise self._damaged_error(member, "is a link, which is not allowed there")
         return name
 
     def _link(self, path: Path, member: tarfile.TarInfo) -> None:
@@ -200,7 +200,7 @@ class _Unpacked:
         source = self._root / target
         known = target.parent in self._folders and target.parts[0] in USER_FOLDERS
         if not known or source.is_symlink() or not source.is_file():
-            raise self._damaged(member, "does not belong in a backup")
+            raise self._damaged_error(member, "does not belong in a backup")
         os.link(source, path, follow_symlinks=False)
 
     def _make_folder(self, name: PurePosixPath) -> None:
@@ -227,7 +227,7 @@ class _Unpacked:
         os.utime(path, (member.mtime, member.mtime))
         self.files += 1
 
-    def _damaged(self, member: tarfile.TarInfo, why: str) -> SetupError:
+    def _damaged_error(self, member: tarfile.TarInfo, why: str) -> SetupError:
         return SetupError(f"{self._file} was not made by polylocal, or is damaged: {member.name!r} {why}")
 
 
@@ -267,7 +267,7 @@ def _accept_database(unpacked: Home, manifest: Manifest, place: Path, file: Path
     return found, is_new
 
 
-def _put_in_place(folder: Path, place: Path) -> None:
+def _move_into_place(folder: Path, place: Path) -> None:
     os.sync()  # write everything to the disk before the rename
     (folder / MANIFEST).unlink()
     try:

@@ -16,8 +16,8 @@ from polylocal.system import addresses
 HEAD_S = 15.0  # for the head of a request
 MOST_HEAD = 64 * 1024  # bytes of the head
 MOST_CONNECTIONS = 8192
-_KEEP_S = 75  # an idle connection is closed
-_MOST_MESSAGE = 16 * 2**20  # bytes of one websocket message, such as a cell of a notebook
+_KEEP_ALIVE_S = 75  # an idle connection is closed
+_MAX_MESSAGE = 16 * 2**20  # bytes of one websocket message, such as a cell of a notebook
 _FILES = 65_536  # open files and connections
 
 
@@ -30,10 +30,10 @@ def server(app: ASGIApp, *, has_lifespan: bool = True) -> uvicorn.Server:
         access_log=False,
         lifespan="on" if has_lifespan else "off",
         timeout_graceful_shutdown=1,  # followers of logs don't leave by themselves
-        timeout_keep_alive=_KEEP_S,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         server_header=False,
         proxy_headers=False,  # no client may claim another address
-        ws_max_size=_MOST_MESSAGE,
+        ws_max_size=_MAX_MESSAGE,
         ws_ping_interval=20.0,  # detects clients that left without closing
         ws_ping_timeout=20.0,
     )
@@ -61,17 +61,17 @@ class LimitedHttp(HttpToolsProtocol):
         if len(self.connections) > MOST_CONNECTIONS:  # leaves descriptors for runs
             transport.abort()
             return
-        self._expect_head()
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._has_head()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._head += len(data)
         super().data_received(data)
         if self._deadline is None and self._is_between_requests():
-            self._expect_head()  # an empty line before a head ends uvicorn's own timeout
+            self._start_timer()  # an empty line before a head ends uvicorn's own timeout
         if self._deadline is not None and self._head > MOST_HEAD:
             self.send_400_response("The head of the request is too long.")
 
@@ -79,10 +79,10 @@ class LimitedHttp(HttpToolsProtocol):
         super().on_message_begin()
         cast(dict[str, Any], self.scope)[ABORT] = self.transport.abort
         if self._deadline is None:
-            self._expect_head()
+            self._start_timer()
 
     def on_headers_complete(self) -> None:
-        self._has_head()
+        self._stop_timer()
         super().on_headers_complete()
 
     def _is_between_requests(self) -> bool:
@@ -90,16 +90,16 @@ class LimitedHttp(HttpToolsProtocol):
             return False  # closed, or a websocket
         return self.cycle is None or bool(self.cycle.response_complete)
 
-    def _expect_head(self) -> None:
+    def _start_timer(self) -> None:
         self._head = 0
-        self._deadline = self.loop.call_later(HEAD_S, self._give_up)
+        self._deadline = self.loop.call_later(HEAD_S, self._close_if_open)
 
-    def _has_head(self) -> None:
+    def _stop_timer(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def _give_up(self) -> None:
+    def _close_if_open(self) -> None:
         self._deadline = None
         if self.transport is not None and not self.transport.is_closing():
             self.transport.close()

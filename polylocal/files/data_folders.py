@@ -20,13 +20,13 @@ _RESERVED = tuple(PurePosixPath(path) for path in ("/code", *_SYSTEM.split()))
 _OWN = "plx-"  # prefix of polylocal's own folders at the root of a container
 
 
-def _path(value: object) -> object:
+def _check_not_empty(value: object) -> object:
     if isinstance(value, str) and not value:
         raise ValueError("the path is empty; write the folder's absolute path")
     return value
 
 
-def _absolute(path: Path) -> Path:
+def _make_absolute(path: Path) -> Path:
     try:
         path = path.expanduser()
     except RuntimeError as error:  # no such user
@@ -37,7 +37,7 @@ def _absolute(path: Path) -> Path:
     return path
 
 
-def _mount(path: PurePosixPath) -> PurePosixPath:
+def _check_mount(path: PurePosixPath) -> PurePosixPath:
     if not path.is_absolute():
         raise ValueError(f"`{path}` is a relative path; write an absolute path in the container, as `/data`")
     if ".." in path.parts:
@@ -65,8 +65,8 @@ class DataFolder(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: Annotated[Path, BeforeValidator(_path), AfterValidator(_absolute)]
-    mount: Annotated[PurePosixPath, AfterValidator(_mount)] | None = None  # None: /plx-data/<name>
+    path: Annotated[Path, BeforeValidator(_check_not_empty), AfterValidator(_make_absolute)]
+    mount: Annotated[PurePosixPath, AfterValidator(_check_mount)] | None = None  # None: /plx-data/<name>
     always: bool = False  # mounted into runs that do not name it, too
     read_only: bool = False
 
@@ -87,24 +87,24 @@ class DataFolder(BaseModel):
         return None if stat.S_ISDIR(mode) else f"the data folder `{name}` is no folder: {self.path}."
 
 
-def _written_short(value: object) -> object:
+def _expand_short_form(value: object) -> object:
     """Accept the short form `name = "/srv/x"`."""
     return {"path": value} if isinstance(value, str | Path) else value
 
 
 def _check_together(folders: Mapping[str, DataFolder]) -> Mapping[str, DataFolder]:
-    if problems := [*_names(folders), *_overlaps(folders)]:
+    if problems := [*_name_problems(folders), *_overlap_problems(folders)]:
         raise ValueError("; ".join(problems))
     return folders
 
 
-def _names(folders: Mapping[str, DataFolder]) -> Iterator[str]:
+def _name_problems(folders: Mapping[str, DataFolder]) -> Iterator[str]:
     for name in folders:
         if not name or name in (".", "..") or "/" in name or not name.isprintable():
             yield f"{name!a} can't be the name of a data folder: it names a folder below {ROOT}"
 
 
-def _overlaps(folders: Mapping[str, DataFolder]) -> Iterator[str]:
+def _overlap_problems(folders: Mapping[str, DataFolder]) -> Iterator[str]:
     """Nested mounts: the engine would create the inner mount point in the outer folder."""
     for (one, first), (other, second) in itertools.combinations(folders.items(), 2):
         here, there = first.target(one), second.target(other)
@@ -119,7 +119,7 @@ def _overlap(one: PurePosixPath, other: PurePosixPath) -> bool:
 
 
 DataFolders = Annotated[
-    dict[str, Annotated[DataFolder, BeforeValidator(_written_short)]], AfterValidator(_check_together)
+    dict[str, Annotated[DataFolder, BeforeValidator(_expand_short_form)]], AfterValidator(_check_together)
 ]
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from polylocal.files.folders import walk
 
-_LOOK_S = 1.0  # seconds that a result is reused
+_CACHED_S = 1.0  # seconds that a result is reused
 # errors of a disk that is full or can't be written: they may pass
 TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
-_NONE_LEFT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-_LEAST_FILES = 1000  # that the file system can still create
+_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_MIN_FILES = 1000  # that the file system can still create
 
 
 @dataclass(frozen=True)
@@ -38,30 +38,30 @@ class Disk:
     def __init__(self, folder: Path, min_free_mib: int) -> None:
         self._folder = folder
         self._min_free_mib = min_free_mib
-        self._looked_at = -_LOOK_S
+        self._looked_at = -_CACHED_S
         self._problem: str | None = None
 
     def problem(self) -> str | None:
         """The reason why no new work can begin, in one sentence; None: there is enough space."""
         now = time.monotonic()
-        if now - self._looked_at >= _LOOK_S:
-            self._problem = self._look()
+        if now - self._looked_at >= _CACHED_S:
+            self._problem = self._examine()
             self._looked_at = now
         return self._problem
 
     def free_mib(self) -> float:
         return shutil.disk_usage(self._folder).free / 2**20
 
-    def _look(self) -> str | None:
+    def _examine(self) -> str | None:
         try:
             free_mib = self.free_mib()
             files = os.statvfs(self._folder)
         except OSError as error:
             return f"The disk of {self._folder} can't be examined: {error.strerror or error}."
-        if files.f_files and files.f_favail < _LEAST_FILES:  # some file systems do not count them
+        if files.f_files and files.f_favail < _MIN_FILES:  # some file systems do not count them
             return (
                 f"The disk of {self._folder} has room for {files.f_favail} more files, and nothing new begins below"
-                f" {_LEAST_FILES}. `polylocal gc` makes room."
+                f" {_MIN_FILES}. `polylocal gc` makes room."
             )
         if free_mib >= self._min_free_mib:
             return None
@@ -78,7 +78,7 @@ def is_trouble(error: OSError) -> bool:
 
 def is_shortage(error: OSError) -> bool:
     """Whether the cause of an error is a lack of file descriptors or memory, which may pass."""
-    return error.errno in _NONE_LEFT
+    return error.errno in _SHORTAGE
 
 
 def is_transient(error: BaseException) -> bool:

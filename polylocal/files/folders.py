@@ -85,10 +85,10 @@ def open_inside(folder: Path, path: str) -> int:
                 raise LeadsOut(path)
             if part == "..":
                 here.pop()
-                at = _instead(at, _open_folder(folder, here))
+                at = _replace_descriptor(at, _open_folder(folder, here))
             elif part not in ("", "."):
                 try:
-                    at = _instead(at, _open_plain(part, at))
+                    at = _replace_descriptor(at, _open_plain(part, at))
                     here.append(part)
                 except OSError as error:
                     if error.errno not in _IS_LINK:
@@ -98,21 +98,21 @@ def open_inside(folder: Path, path: str) -> int:
                     if links > MAX_LINKS or len(here) > MAX_DEPTH:
                         raise
                     if target.startswith("/"):
-                        target = _below(target, tops)
+                        target = _path_below(target, tops)
                         here = []
-                        at = _instead(at, _open_folder(folder, here))
+                        at = _replace_descriptor(at, _open_folder(folder, here))
                     ahead += target.split("/")[::-1]
         return os.dup(at)
     finally:
         os.close(at)
 
 
-def _instead(old: int, new: int) -> int:
+def _replace_descriptor(old: int, new: int) -> int:
     os.close(old)
     return new
 
 
-def _below(target: str, tops: set[str]) -> str:
+def _path_below(target: str, tops: set[str]) -> str:
     """The part of an absolute path below the folder. Raises LeadsOut."""
     for top in tops:
         if target == top or target.startswith(f"{top}/"):
@@ -322,7 +322,7 @@ def remove_tree(folder: Path) -> None:
 
 
 def _remove_folder(name: str, parent: int, depth: int) -> None:
-    opened = _open_up(name, parent)
+    opened = _open_for_removal(name, parent)
     try:
         if depth > MOST_OPEN:
             _remove_below(opened)
@@ -345,11 +345,11 @@ def _remove_below(folder: int) -> None:
             if names:
                 name = names.pop()
                 above.append((os.fstat(at), name, names))
-                at = _instead(at, _open_up(name, at))
+                at = _replace_descriptor(at, _open_for_removal(name, at))
                 names = list(_remove_files(at))
             else:
                 parent, name, names = above.pop()
-                at = _instead(at, os.open("..", _FOLDER, dir_fd=at))
+                at = _replace_descriptor(at, os.open("..", _FOLDER, dir_fd=at))
                 if not os.path.samestat(parent, os.fstat(at)):
                     raise OSError(errno.ESTALE, "a folder was moved while it was removed")
                 os.rmdir(name, dir_fd=at)
@@ -368,7 +368,7 @@ def _remove_files(folder: int) -> Iterator[str]:
                     os.unlink(entry.name, dir_fd=folder)
 
 
-def _open_up(name: str, parent: int) -> int:
+def _open_for_removal(name: str, parent: int) -> int:
     """Open a folder to remove its contents, after adding the owner's permissions if they are missing."""
     if os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode & 0o700 != 0o700:
         with suppress(PermissionError):  # not the owner: the mode decides

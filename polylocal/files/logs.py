@@ -116,11 +116,11 @@ class LogWriter(AbstractContextManager["LogWriter"]):
         self._begun_at = self.size
 
     def _open(self) -> None:
-        with _explained(self.path):
+        with _translated_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._data = self.path.open("ab", buffering=0)
             self._times = times_of(self.path).open("ab", buffering=0)
-            self._drop_promises()
+            self._drop_empty_records()
             self._opened = _number(os.fstat(self._data.fileno())), _number(os.fstat(self._times.fileno()))
         self._last = None
 
@@ -151,8 +151,8 @@ class LogWriter(AbstractContextManager["LogWriter"]):
     def mark(self, text: str) -> None:
         """Mark a place in the log of a run where output is missing, with the reason."""
         line = f"{MARK}{visible.one_line(text)}\n".encode()
-        self._mend()
-        with _explained(self.path), self.path.open("rb") as file:
+        self._recover()
+        with _translated_errors(self.path), self.path.open("rb") as file:
             file.seek(max(0, self.size - len(line)))
             end = file.read()
         if end == line:
@@ -161,16 +161,15 @@ class LogWriter(AbstractContextManager["LogWriter"]):
 
     def has_changed(self) -> bool:
         """Whether another process shortened, removed or replaced the log or its times."""
-        with _explained(self.path):
+        with _translated_errors(self.path):
             data, times = self._opened
-            return not (
-                _is_as_left(self._data_path, data, self.size) and _is_as_left(self._times_path, times, self._times_size)
-            )
+            is_same = _is_unchanged(self._data_path, data, self.size)
+            return not (is_same and _is_unchanged(self._times_path, times, self._times_size))
 
     def reopen(self) -> int:
         """Continue a log that another process changed. Returns how many of this writer's lines are missing."""
-        was_replaced = not _is_as_left(self._data_path, self._opened[0], 0)
-        are_spoiled = not _is_as_left(self._times_path, self._opened[1], self._times_size)
+        was_replaced = not _is_unchanged(self._data_path, self._opened[0], 0)
+        are_spoiled = not _is_unchanged(self._times_path, self._opened[1], self._times_size)
         self.close()
         if self._may_reread and (was_replaced or are_spoiled):  # they no longer match the bytes
             times_of(self.path).unlink(missing_ok=True)
@@ -185,7 +184,7 @@ class LogWriter(AbstractContextManager["LogWriter"]):
 
     def rewind(self, size: int) -> None:
         """Cut the log to `size` bytes, to write the rest again."""
-        with _explained(self.path):
+        with _translated_errors(self.path):
             os.ftruncate(self._data.fileno(), min(size, self.size))
         self.close()
         self._open()
@@ -205,7 +204,7 @@ class LogWriter(AbstractContextManager["LogWriter"]):
         """A line end if the log ends with an incomplete line."""
         return b"" if not self.size or b"".join(read(self.path, self.size - 1)) == b"\n" else b"\n"
 
-    def _mend(self) -> None:
+    def _recover(self) -> None:
         if not self.has_changed():
             return
         if self._may_reread:
@@ -218,10 +217,10 @@ class LogWriter(AbstractContextManager["LogWriter"]):
     def _write(self, data: bytes, stream: int, time_us: int | None, is_stored: bool) -> None:
         if not data:
             return
-        self._mend()
+        self._recover()
         here = Piece(self.size, time.time_ns() // 1000 if time_us is None else time_us, stream, is_stored)
-        with _explained(self.path):
-            if not _continues(self._last, here):
+        with _translated_errors(self.path):
+            if not _shares_record(self._last, here):
                 self._last = here
                 _write_all(self._times, _RECORD.pack(here.offset, here.time_us, stream | (_STORED if is_stored else 0)))
                 self._times_size += _RECORD.size
@@ -238,7 +237,7 @@ class LogWriter(AbstractContextManager["LogWriter"]):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _drop_promises(self) -> None:
+    def _drop_empty_records(self) -> None:
         """Remove records without bytes: the process ended, or the disk was full, between the two writes."""
         self.size = self._data.seek(0, os.SEEK_END)
         records = self._times.seek(0, os.SEEK_END) // _RECORD.size
@@ -256,7 +255,7 @@ def _number(about: os.stat_result) -> _Number:
     return about.st_dev, about.st_ino
 
 
-def _is_as_left(path: str, number: _Number, size: int) -> bool:
+def _is_unchanged(path: str, number: _Number, size: int) -> bool:
     """Whether the path still leads to the same file, which is not shorter than `size`."""
     try:
         about = os.stat(path)
@@ -274,7 +273,7 @@ def has_times(path: Path) -> bool:
     return first is not None and first.offset == 0
 
 
-def _continues(last: Piece | None, here: Piece) -> bool:
+def _shares_record(last: Piece | None, here: Piece) -> bool:
     """Whether a piece needs no record of its own after the one before."""
     if last is None or (last.stream, last.is_stored) != (here.stream, here.is_stored):
         return False
@@ -282,7 +281,7 @@ def _continues(last: Piece | None, here: Piece) -> bool:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _translated_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -338,7 +337,7 @@ def read(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
 
 def streams(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
     """(stream, bytes) of the log from `start` on."""
-    for piece, data in _by_piece(path, start):
+    for piece, data in _iter_pieces(path, start):
         yield piece.stream, data
 
 
@@ -406,7 +405,7 @@ class Stamped(Tail):
         made: list[bytes] = []
         size = 0
         self.begin()
-        for piece, found in _by_piece(self.path, self.offset):
+        for piece, found in _iter_pieces(self.path, self.offset):
             if not (data := self.take(found)):
                 continue
             made.append(self._with_stamps(data, _stamp(piece)))
@@ -438,8 +437,8 @@ def positions(path: Path, start: int = 0) -> dict[int, Position]:
 
     `start`: offset of the output of the present container, in bytes.
     """
-    meters = {STDOUT: _Meter(), STDERR: _Meter()}
-    for piece, data in _by_piece(path, start):
+    meters = {STDOUT: _LineCounter(), STDERR: _LineCounter()}
+    for piece, data in _iter_pieces(path, start):
         if piece.stream in meters:
             meters[piece.stream].feed(data, piece.is_stored)
     return {stream: meter.position() for stream, meter in meters.items()}
@@ -468,7 +467,7 @@ class CatchUp:
         return data
 
 
-def _by_piece(path: Path, start: int) -> Iterator[tuple[Piece, bytes]]:
+def _iter_pieces(path: Path, start: int) -> Iterator[tuple[Piece, bytes]]:
     end = _size(path)  # read first: bytes up to here have records
     index = pieces(path, start)
     current = next(index, Piece(0, 0, STDOUT))
@@ -491,7 +490,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-class _Meter:
+class _LineCounter:
     """Counts complete lines, and measures the incomplete one in the bytes that the engine returns."""
 
     def __init__(self) -> None:

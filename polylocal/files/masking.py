@@ -29,7 +29,7 @@ class Mask:
 
     def spans(self, data: bytes) -> list[Span]:
         """The spans of all values in `data`, in order; overlapping spans are joined."""
-        found = sorted((at, at + len(form)) for form in self._forms for at in _places(form, data))
+        found = sorted((at, at + len(form)) for form in self._forms for at in _positions(form, data))
         joined: list[Span] = []
         for start, end in found:
             if joined and start < joined[-1][1]:
@@ -39,7 +39,7 @@ class Mask:
 
     def open_from(self, data: bytes) -> int:
         """The start of a possible incomplete value at the end of `data`; its length if there is none."""
-        return len(data) - max((_begun(form, data) for form in self._forms), default=0)
+        return len(data) - max((_prefix_length(form, data) for form in self._forms), default=0)
 
 
 class Masked:
@@ -75,7 +75,7 @@ def painted(data: bytes, spans: Iterable[Span]) -> bytes:
     return bytes(hidden)
 
 
-def _places(form: bytes, data: bytes) -> Iterator[int]:
+def _positions(form: bytes, data: bytes) -> Iterator[int]:
     """All positions of `form`, including overlapping ones."""
     at = data.find(form)
     while at >= 0:
@@ -83,7 +83,7 @@ def _places(form: bytes, data: bytes) -> Iterator[int]:
         at = data.find(form, at + 1)
 
 
-def _begun(form: bytes, data: bytes) -> int:
+def _prefix_length(form: bytes, data: bytes) -> int:
     """The length of the longest proper prefix of `form` at the end of `data`."""
     tail = data[-(len(form) - 1) :]
     at = tail.find(form[:1])
@@ -105,7 +105,7 @@ def _forms(value: str) -> Iterator[bytes]:
     if "\n" not in whole:
         for quoted in (quote(whole, safe=""), quote(whole), quote_plus(whole)):
             yield quoted.encode()
-            yield _with_small_digits(quoted).encode()
+            yield _with_lower_case_escapes(quoted).encode()
 
 
 def _in_base64(raw: bytes) -> Iterator[bytes]:
@@ -119,7 +119,7 @@ def _in_base64(raw: bytes) -> Iterator[bytes]:
             yield form.translate(_URL_SAFE)
 
 
-def _with_small_digits(quoted: str) -> str:
+def _with_lower_case_escapes(quoted: str) -> str:
     first, *others = quoted.split("%")
     return "%".join([first, *(other[:2].lower() + other[2:] for other in others)])
 

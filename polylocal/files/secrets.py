@@ -37,7 +37,7 @@ class SecretStore:
         `identity`: the user's identity in the database. Secrets of an earlier user of the same name are not read.
         """
         command = f"`polylocal secret set {name} VARIABLE --user {user}`"
-        if identity and not self._claimed(user, identity):
+        if identity and not self._belongs_to(user, identity):
             text = f"The secrets in {self._folder / user} are those of an earlier user named {user}"
             raise NotFound(f"{text}: create them again with {command}, which removes the earlier ones.")
         try:
@@ -62,12 +62,12 @@ class SecretStore:
             if len(value) > MOST:
                 raise InvalidInput([f"The value of `{key}` has more than {MOST} characters."])
         path = self._path(user, name)
-        if identity and not self._claimed(user, identity):
+        if identity and not self._belongs_to(user, identity):
             remove_tree(self._folder / user)
         self._folder.mkdir(mode=0o700, exist_ok=True)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         if identity:
-            self._claimed(user, identity)
+            self._belongs_to(user, identity)
         write_private(path, json.dumps(dict(values)))
 
     def remove(self, user: str, name: str) -> None:
@@ -102,7 +102,7 @@ class SecretStore:
             else:
                 remove_tree(aside)
 
-    def _claimed(self, user: str, identity: str) -> bool:
+    def _belongs_to(self, user: str, identity: str) -> bool:
         """Whether the folder belongs to this user. An older folder without an owner becomes theirs."""
         marker = self._folder / user / _IDENTITY
         try:

@@ -51,7 +51,7 @@ def extents(handle: int, about: os.stat_result) -> list[Extent]:
         if len(found) > MOST_EXTENTS:
             while len(found) > MOST_EXTENTS // 2:
                 least *= 2
-                found = _joined(found, least)
+                found = _join(found, least)
             if _length(found) > 4 * about.st_blocks * _BLOCK + _SLACK:
                 raise OSError(errno.EFBIG, "the file has too many holes")
     return found
@@ -67,7 +67,7 @@ def _length(parts: Sequence[Extent]) -> int:
     return sum(length for _, length in parts)
 
 
-def _joined(found: Sequence[Extent], least: int) -> list[Extent]:
+def _join(found: Sequence[Extent], least: int) -> list[Extent]:
     joined: list[Extent] = []
     for start, length in found:
         _add(joined, start, start + length, least)
@@ -104,7 +104,7 @@ class Content:
     def __init__(self, file: BinaryIO, size: int, parts: Sequence[Extent] | None = None) -> None:
         self._file = file
         self._parts = list(reversed(parts)) if parts is not None else [(0, size)]
-        self._head = _map_of(parts, size) if parts is not None else b""
+        self._head = _extent_map(parts, size) if parts is not None else b""
         self._is_at: int | None = None if parts is not None else 0
         self.size = len(self._head) + _length(self._parts)
         self.lack = 0
@@ -135,7 +135,7 @@ class Content:
         return data.ljust(size, b"\0")
 
 
-def _map_of(parts: Sequence[Extent], size: int) -> bytes:
+def _extent_map(parts: Sequence[Extent], size: int) -> bytes:
     """The list of extents that precedes the data in GNU tar's sparse format 1.0."""
     listed = list(parts)
     if not listed or sum(listed[-1]) < size:

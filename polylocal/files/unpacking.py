@@ -33,10 +33,10 @@ MAX_STEPS = 1_000_000  # path components visited to resolve all links
 _MEMORY = 128 << 20  # bytes of memory for decompressing xz; `xz -9` needs 65 MiB
 _CHUNK = 1 << 18
 _BLOCK = 512
-_MOST_RECORDS = 1000
+_MAX_RECORDS = 1000
 # names of git's own files as some file systems see them: HFS+ ignores these characters, NTFS a suffix
-_UNSEEN = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
-_GITS_OWN = frozenset({".git", "git~1"})
+_INVISIBLE = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
+_GIT_FOLDERS = frozenset({".git", "git~1"})
 # `tarfile` needs quadratic time to parse long numbers (CVE-2024-6232); no valid record has one
 _LONG_NUMBER = re.compile(rb"[0-9]{256}")
 # errors that a name in the archive can cause: the archive is at fault, not the disk
@@ -63,7 +63,7 @@ class Limits:
 
 def unpack(archive: BinaryIO, folder: Path, limits: Limits | None = None) -> None:
     """Unpack into an empty folder. Raises InvalidInput; then the folder may have partial contents."""
-    with _explained():
+    with _translated_errors():
         top = os.open(folder, _FOLDER)
         try:
             _Unpacking(top, limits or Limits()).read(archive)
@@ -85,11 +85,13 @@ class _Unpacking:
 
     def read(self, archive: BinaryIO) -> None:
         # the stream has padding and headers besides the contents
-        tape = _Tape(_decompressed(archive), self._limits.size + self._limits.max_upload_files * 2 * _BLOCK, self._full)
+        tape = _Tape(
+            _decompress(archive), self._limits.size + self._limits.max_upload_files * 2 * _BLOCK, self._too_large
+        )
         with tarfile.TarFile(fileobj=tape) as tar:  # type: ignore[arg-type]  # has the methods that tarfile calls
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all members
-                if len(tar.pax_headers) > _MOST_RECORDS:  # tarfile copies them for each member
+                if len(tar.pax_headers) > _MAX_RECORDS:  # tarfile copies them for each member
                     raise _Refused("Its global headers are too large. Pack it with another program.")
                 self._add(member, tar, tape)
                 tape.expect_header()
@@ -99,7 +101,7 @@ class _Unpacking:
 
     def _add(self, member: tarfile.TarInfo, tar: tarfile.TarFile, tape: _Tape) -> None:
         parts = _parts(member)
-        if any(map(_is_gits_own, parts)):  # git would record a submodule instead of the files
+        if any(map(_is_git_folder, parts)):  # git would record a submodule instead of the files
             return
         self._count_one()
         shown = repr(member.name)
@@ -129,12 +131,12 @@ class _Unpacking:
                 raise _Refused(
                     f"{shown} is a link to {member.linkname!r}, which is no path inside the archive. {_HINT}"
                 )
-            _clear(name, parent)
+            _remove_earlier(name, parent)
             os.symlink(member.linkname, name, dir_fd=parent)
             self._links.append(parts)
         elif member.isreg():
             self._count_bytes(member.size)
-            _clear(name, parent)
+            _remove_earlier(name, parent)
             file = os.open(name, _NEW, 0o755 if member.mode & 0o100 else 0o644, dir_fd=parent)
             with open(file, "wb", buffering=0) as out:
                 self._copy(member, tar, tape, out)
@@ -175,7 +177,7 @@ class _Unpacking:
     def _replace(self, target: str, source: int, name: str, parent: int) -> None:
         there, wanted = (os.stat(n, dir_fd=at, follow_symlinks=False) for n, at in ((name, parent), (target, source)))
         if not os.path.samestat(there, wanted):  # a link to itself changes nothing
-            _clear(name, parent)
+            _remove_earlier(name, parent)
             os.link(target, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
 
     def _enter(self, parts: tuple[str, ...], shown: str, make: bool = True) -> int:
@@ -212,9 +214,9 @@ class _Unpacking:
             raise tarfile.ReadError("a size below 0")
         self._bytes += size
         if self._bytes > self._limits.size:
-            raise self._full()
+            raise self._too_large()
 
-    def _full(self) -> _Refused:
+    def _too_large(self) -> _Refused:
         most = self._limits.max_unpacked_mib
         return _Refused(f"Unpacked it is larger than {most} MiB (max_unpacked_mib). {_ADVICE}")
 
@@ -237,7 +239,7 @@ class _Unpacking:
             return None  # not a link, or missing
 
 
-def _clear(name: str, parent: int) -> None:
+def _remove_earlier(name: str, parent: int) -> None:
     """Remove an earlier member of the same name: the last one wins."""
     with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=parent)
@@ -258,8 +260,8 @@ def _split(name: str) -> tuple[str, ...]:
     return tuple(part for part in name.split("/") if part not in ("", "."))
 
 
-def _is_gits_own(name: str) -> bool:
-    return name.translate(_UNSEEN).partition(":")[0].rstrip(" .").lower() in _GITS_OWN
+def _is_git_folder(name: str) -> bool:
+    return name.translate(_INVISIBLE).partition(":")[0].rstrip(" .").lower() in _GIT_FOLDERS
 
 
 class _Gzip:
@@ -337,7 +339,7 @@ class _Decompressed(io.RawIOBase):
         return True
 
 
-def _decompressed(archive: BinaryIO) -> BinaryIO:
+def _decompress(archive: BinaryIO) -> BinaryIO:
     start = archive.read(6)
     archive.seek(0)
     for magic in _PACKINGS:
@@ -352,7 +354,7 @@ class _Tape:
     def __init__(self, source: BinaryIO, most: int, full: Callable[[], Exception]) -> None:
         self._source = source
         self._most = most
-        self._full = full
+        self._too_large = full
         self._at = 0
         self._header_left: int | None = MAX_HEADER
         self._headers_left = MAX_HEADERS
@@ -402,12 +404,12 @@ class _Tape:
         found = self._source.read(size)
         self._at += len(found)
         if self._at > self._most:
-            raise self._full()
+            raise self._too_large()
         return found
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
     except _Refused as error:

@@ -30,7 +30,7 @@ ENVIRONMENT = {
     "HOME": "/nonexistent",
 }
 # smaller buffers than git's defaults, with which work on large files would exceed the memory limit
-_MODEST = {
+_SMALL_BUFFERS = {
     "core.protectNTFS": "false",
     "core.protectHFS": "false",
     "core.bigFileThreshold": "64m",  # git streams larger files
@@ -93,8 +93,8 @@ def start(
     limits: Limits = DEFAULT,
 ) -> subprocess.Popen[bytes]:
     """Start a git process, which the caller has to end. Raises SetupError, InvalidInput for a zero byte."""
-    settings = {**_MODEST, **(config or {})}
-    command = [_git(env.get("PATH", os.defpath))]
+    settings = {**_SMALL_BUFFERS, **(config or {})}
+    command = [_find_git(env.get("PATH", os.defpath))]
     command += [word for pair in settings.items() for word in ("-c", "=".join(pair))]
     command += arguments
     if any("\0" in word for word in command):
@@ -110,7 +110,7 @@ def start(
     )
 
 
-def _git(path: str) -> str:
+def _find_git(path: str) -> str:
     found = shutil.which("git", path=path)
     if found is None:
         raise SetupError("the program `git` is not installed; polylocal keeps uploaded code with it")
@@ -119,7 +119,7 @@ def _git(path: str) -> str:
 
 def version() -> tuple[int, ...]:
     """The version of git, for example (2, 39, 5)."""
-    return _version(_git(_path()))
+    return _version(_find_git(_path()))
 
 
 @lru_cache

@@ -38,10 +38,10 @@ def staged(lines: Iterable[str]) -> list[str]:
 
 def still_empty(before: Iterable[str], on_disk: Collection[str], files: Iterable[str]) -> set[str]:
     """The folders of `before` that exist and contain none of the files."""
-    filled = {folder for path in files for folder in _above(path)}
+    filled = {folder for path in files for folder in _parents(path)}
     return {folder for folder in before if folder in on_disk and folder not in filled}
 
 
-def _above(path: str) -> Iterator[str]:
+def _parents(path: str) -> Iterator[str]:
     while path := path.rpartition("/")[0]:
         yield path

@@ -16,9 +16,9 @@ _POINTER = re.compile(
     rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\n(?:[^\n]+\n)*?"
     rb"oid sha256:(?P<oid>[0-9a-f]{64})\nsize (?P<size>[0-9]{1,18})\n?"
 )
-_SIZES = range(100, 1025)  # possible bytes of a pointer
-_AT_A_TIME = 5000  # files read by one git process
-_NAMED = 3  # paths in a message
+_POINTER_SIZES = range(100, 1025)  # possible bytes of a pointer
+_BATCH = 5000  # files read by one git process
+_MAX_NAMED = 3  # paths in a message
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class MissingParts:
         """Messages to the owner of the code."""
         said = []
         if self.submodules:
-            names, is_one = _named([path for path, _ in self.submodules]), len(self.submodules) == 1
+            names, is_one = _list_names([path for path, _ in self.submodules]), len(self.submodules) == 1
             what = (
                 "a submodule that was not fetched, and an empty folder"
                 if is_one
@@ -49,7 +49,7 @@ class MissingParts:
             )
             said.append(f"{names} {'is' if is_one else 'are'} {what} in the code.")
         if self.pointers:
-            names, is_one = _named([pointer.path for pointer in self.pointers]), len(self.pointers) == 1
+            names, is_one = _list_names([pointer.path for pointer in self.pointers]), len(self.pointers) == 1
             what = (
                 "is a pointer of git-LFS, its content was" if is_one else "are pointers of git-LFS, their contents were"
             )
@@ -73,11 +73,11 @@ def find_missing(git_dir: Path, tree: str) -> MissingParts:
         mode, _, name, size = about.split()
         if mode == empty_folders.MODE and name != empty_folders.EMPTY_TREE:
             submodules.append((path, name))
-        elif mode.startswith("100") and size.isdigit() and int(size) in _SIZES:
+        elif mode.startswith("100") and size.isdigit() and int(size) in _POINTER_SIZES:
             small.append((mode, name, path))
     pointers = list[Pointer]()
-    for at in range(0, len(small), _AT_A_TIME):
-        pointers += _pointers(git_dir, small[at : at + _AT_A_TIME])
+    for at in range(0, len(small), _BATCH):
+        pointers += _pointers(git_dir, small[at : at + _BATCH])
     return MissingParts(submodules, pointers)
 
 
@@ -104,6 +104,6 @@ def _pointers(git_dir: Path, files: Sequence[tuple[str, str, str]]) -> Iterator[
             yield Pointer(path, mode, text, found["oid"].decode(), int(found["size"]))
 
 
-def _named(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(f"`{name}`" for name in names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _list_names(names: Sequence[str]) -> str:
+    more = len(names) - _MAX_NAMED
+    return ", ".join(f"`{name}`" for name in names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -14,7 +14,7 @@ from polylocal.git import command, tree_size
 from polylocal.system import processes
 
 MAX_REFS = 10_000  # in one push
-_LOOKED_AT = 20  # commits measured per push
+_MAX_MEASURED = 20  # commits measured per push
 _FOLDER = "polylocal-hooks"
 _HOOK = '#!/bin/sh\nexec "$POLYLOCAL_PYTHON" -P -m polylocal.git.pre_receive\n'
 _LIMITS, _PYTHON = "POLYLOCAL_CODE_LIMITS", "POLYLOCAL_PYTHON"
@@ -47,7 +47,7 @@ def check(lines: Iterable[str], git_dir: Path, limits: Limits, apart: Mapping[st
         if number >= MAX_REFS:
             raise InvalidInput([f"The push changes more than {MAX_REFS} branches and tags."])
         commits[line.split()[1]] = None
-    some = [commit for commit in commits if commit.strip("0")][:_LOOKED_AT]
+    some = [commit for commit in commits if commit.strip("0")][:_MAX_MEASURED]
     asked = command.lines_of([f"{commit}^{{tree}}" for commit in some])
     said = command.run(
         "cat-file", "--batch-check=%(objectname)", git_dir=git_dir, env=apart, stdin=asked, limits=processes.QUICK

@@ -137,10 +137,10 @@ def _over_git(parts: _Parts) -> Route:
 
 
 def _over_http(parts: _Parts) -> Route:
-    return asyncio.run(_followed(parts))
+    return asyncio.run(_follow_redirects(parts))
 
 
-async def _followed(parts: _Parts) -> Route:
+async def _follow_redirects(parts: _Parts) -> Route:
     """The route to the end of a URL's redirects. If a server does not answer in time, the redirects end there."""
     route, following = _http_route(parts), parts
     try:
@@ -149,7 +149,7 @@ async def _followed(parts: _Parts) -> Route:
                 location = await _redirect(following)
                 if location is None:
                     return route
-                following = _redirected(following, location)
+                following = _apply_redirect(following, location)
                 route = _http_route(following)
             if await _redirect(following) is not None:
                 raise InvalidInput([f"it redirects more than {MAX_REDIRECTS} times"])
@@ -208,7 +208,7 @@ async def _redirect(parts: _Parts) -> str | None:
         raise _Unanswered from error
 
 
-def _redirected(parts: _Parts, location: str) -> _Parts:
+def _apply_redirect(parts: _Parts, location: str) -> _Parts:
     """The repository that a redirect leads to. As in git, the end of the URL must stay the same."""
     asked = f"{parts.scheme}://{parts.host}{f':{parts.port}' if parts.port else ''}{parts.path}{_ASKED}"
     target = urljoin(asked, location)

@@ -23,13 +23,13 @@ from polylocal.git.code_reader import BRANCH, CodeReader
 from polylocal.git.fetching import Fetch, FetchSource, identity
 from polylocal.system.cancellation import Cancelled, holding
 
-_HALVES = ("pack/tmp_*", "??/tmp_obj_*", "tmp_objdir-*", "incoming-*")  # names of incomplete packs and objects
-_LEFT_S = 3600.0  # seconds after which an incomplete pack is abandoned
+_INCOMPLETE = ("pack/tmp_*", "??/tmp_obj_*", "tmp_objdir-*", "incoming-*")  # names of incomplete packs and objects
+_ABANDONED_AFTER_S = 3600.0  # seconds after which an incomplete pack is abandoned
 
 # builds use the exact files: attributes in the code must not leave files out or rewrite them
 _ATTRIBUTES = "* -export-ignore -export-subst -text -eol -ident -filter -working-tree-encoding\n"
-_MOST_LARGE = 100  # most files that a commit leaves out for their size
-_MADE_ANEW = frozenset({".ipynb_checkpoints", "__pycache__"})  # caches that programs create
+_MAX_LARGE = 100  # most files that a commit leaves out for their size
+_CACHES = frozenset({".ipynb_checkpoints", "__pycache__"})  # caches that programs create
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 
@@ -50,15 +50,15 @@ class Repository(CodeReader):
             if not self.exists:
                 self._folder()
                 self._create()
-                self._point_to(branch)
+                self._set_head(branch)
 
     def set_head(self, branch: str) -> None:
         """Set the default branch of clones."""
         with holding(_locks[self.path]):
             if self.exists:
-                self._point_to(branch)
+                self._set_head(branch)
 
-    def _point_to(self, branch: str) -> None:
+    def _set_head(self, branch: str) -> None:
         if not revisions.is_ref(branch):
             raise InvalidInput([f"`{branch[:100]}` is no name of a branch."])
         self.git("symbolic-ref", "HEAD", f"refs/heads/{branch}")
@@ -67,7 +67,7 @@ class Repository(CodeReader):
     def changed_by_git(self) -> Iterator[None]:
         """Hold the repository's lock while git receives a push."""
         with holding(_locks[self.path]):
-            self._sweep(time.time() - _LEFT_S)
+            self._sweep(time.time() - _ABANDONED_AFTER_S)
             yield
 
     def upload(self, archive: BinaryIO, author: str, limits: Limits | None = None) -> str:
@@ -101,15 +101,15 @@ class Repository(CodeReader):
             empty = self._unstage_empty(index)
             inside = _repositories(folder)
             kept_out = [f":(exclude,literal){name}" for name in inside]
-            kept_out += [f":(exclude,glob)**/{name}/**" for name in _MADE_ANEW]
-            large = self._too_large(folder, index, kept_out)
+            kept_out += [f":(exclude,glob)**/{name}/**" for name in _CACHES]
+            large = self._find_too_large(folder, index, kept_out)
             kept_out += [f":(exclude,literal){name}" for name in large]
             self.git("add", "--all", "--", ".", *kept_out, env=index, cwd=folder)
             if empty:
-                filled = self._listed("--cached", env=index, cwd=folder)
+                filled = self._list_files("--cached", env=index, cwd=folder)
                 self._stage_empty(empty_folders.still_empty(empty, empty_folders.on_disk(folder)[0], filled), index)
-            others = self._listed("--others", env=index, cwd=folder)
-            tops = (name.partition("/")[0] for name in others if not _MADE_ANEW & set(Path(name).parts))
+            others = self._list_files("--others", env=index, cwd=folder)
+            tops = (name.partition("/")[0] for name in others if not _CACHES & set(Path(name).parts))
             why = {name: f"{name} (more than {self.limits.max_unpacked_mib} MiB)" for name in large}
             left_out = list(dict.fromkeys([*inside, *why.values(), *(top for top in tops if top not in why)]))
             tree_id = self.git("write-tree", env=index)
@@ -117,7 +117,7 @@ class Repository(CodeReader):
             if tree_id == before:
                 return Committed(None, left_out)
             tree_size.check(self.path, tree_id, self.limits)
-            return Committed(self._commit(self._on_newest(tree_id, base, author), author), left_out)
+            return Committed(self._commit(self._merge_with_newest(tree_id, base, author), author), left_out)
 
     def _stage_empty(self, folders: Collection[str], env: Mapping[str, str]) -> None:
         if folders:
@@ -125,19 +125,19 @@ class Repository(CodeReader):
 
     def _unstage_empty(self, env: Mapping[str, str]) -> list[str]:
         """Remove the empty folders from an index and return them: git would ignore files inside a submodule entry."""
-        found = empty_folders.staged(self._listed("--stage", env=env, cwd=self.path))
+        found = empty_folders.staged(self._list_files("--stage", env=env, cwd=self.path))
         if found:
             names = "".join(f"{name}\0" for name in found).encode("utf-8", "surrogateescape")
             self.run("update-index", "-z", "--force-remove", "--stdin", env=env, stdin=names)
         return found
 
-    def _listed(self, *arguments: str, env: Mapping[str, str], cwd: Path) -> Iterator[str]:
+    def _list_files(self, *arguments: str, env: Mapping[str, str], cwd: Path) -> Iterator[str]:
         """The names that `git ls-files` prints, through a temporary file: a folder may hold millions."""
         with tempfile.TemporaryFile() as file:
             self.run("ls-files", "-z", *arguments, env=env, cwd=cwd, stdout=file)
             yield from command.names_in(file)
 
-    def _too_large(self, folder: Path, env: Mapping[str, str], kept_out: Sequence[str]) -> list[str]:
+    def _find_too_large(self, folder: Path, env: Mapping[str, str], kept_out: Sequence[str]) -> list[str]:
         """Files too large for a commit, found before any file is read.
 
         Raises InvalidInput if there are too many of them, too many files in all, or too many bytes.
@@ -146,7 +146,7 @@ class Repository(CodeReader):
         count = size = 0
         limits = self.limits
         wanted = ("--cached", "--others", "--exclude-standard", "--", ".", *kept_out)
-        for name in self._listed(*wanted, env=env, cwd=folder):
+        for name in self._list_files(*wanted, env=env, cwd=folder):
             try:
                 about = (folder / name).lstat()
             except OSError:
@@ -158,8 +158,8 @@ class Repository(CodeReader):
                 size += about.st_size
             if count > limits.max_upload_files:
                 raise InvalidInput([f"It holds more than {limits.max_upload_files} files (max_upload_files)."])
-            if len(found) > _MOST_LARGE:
-                what = f"{_MOST_LARGE} files of more than {limits.max_unpacked_mib} MiB each"
+            if len(found) > _MAX_LARGE:
+                what = f"{_MAX_LARGE} files of more than {limits.max_unpacked_mib} MiB each"
                 raise InvalidInput([f"It holds more than {what} (max_unpacked_mib)."])
             if size > limits.size:
                 raise InvalidInput([f"Its files are larger than {limits.max_unpacked_mib} MiB (max_unpacked_mib)."])
@@ -187,7 +187,7 @@ class Repository(CodeReader):
             is_new = not self.exists
             self._create()
             began = time.time()
-            self._sweep(began - _LEFT_S)
+            self._sweep(began - _ABANDONED_AFTER_S)
             try:
                 return Fetch(self, FetchSource(url, protocols, with_keys, local_hosts), warn).run()
             except (InvalidInput, Cancelled):
@@ -199,7 +199,7 @@ class Repository(CodeReader):
 
     def _sweep(self, until: float = math.inf, since: float = 0.0) -> None:
         """Remove incomplete packs and objects, last written between two times, that interrupted git processes left."""
-        for path in (path for form in _HALVES for path in self.objects.glob(form)):
+        for path in (path for form in _INCOMPLETE for path in self.objects.glob(form)):
             with suppress(OSError):  # it vanished, or a later sweep removes it
                 if since <= path.stat().st_mtime <= until:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -207,7 +207,7 @@ class Repository(CodeReader):
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def _on_newest(self, tree_id: str, base: str | None, author: str) -> str:
+    def _merge_with_newest(self, tree_id: str, base: str | None, author: str) -> str:
         """A tree that merges the changes of `tree_id` since `base` with those of the newest commit."""
         head = self.head()
         if head == base or head is None:

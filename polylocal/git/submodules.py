@@ -40,7 +40,7 @@ def collect(
         for path, wanted, given in links_of(commit):
             name = f"{prefix}{path}"
             try:
-                where = _where(given, url, depth, found)
+                where = _find_url(given, url, depth, found)
                 try:
                     fetch(where, wanted)
                 except InvalidInput as error:
@@ -53,7 +53,7 @@ def collect(
     return found
 
 
-def _where(given: str | None, base: str, depth: int, found: Collection) -> str:
+def _find_url(given: str | None, base: str, depth: int, found: Collection) -> str:
     """The URL of a submodule. Raises InvalidInput."""
     if given is None:
         raise InvalidInput(["`.gitmodules` has no URL for it"])

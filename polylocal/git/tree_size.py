@@ -18,7 +18,7 @@ from polylocal.system import processes
 
 MAX_PATH = 4095  # bytes; the longest path that a system call accepts
 _NAME = 300  # most bytes of a folder entry, on average
-_REMEMBERED = 4096  # cached results
+_MAX_CACHED = 4096  # cached results
 _LINK = b"160000"  # mode of a submodule, which is checked out as an empty folder
 _FOLDER = b"40000"
 
@@ -52,25 +52,25 @@ def check(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | Non
         found = _known.get(key)
     if found is None:
         try:
-            found = _measured(git_dir, root, limits, env)
+            found = _measure(git_dir, root, limits, env)
         except processes.TimedOut:
             raise  # do not cache: a later attempt may be faster
         except InvalidInput as error:
             found = error
         with _lock:
             _known[key] = found
-            while len(_known) > _REMEMBERED:
+            while len(_known) > _MAX_CACHED:
                 _known.popitem(last=False)
     if isinstance(found, InvalidInput):
         raise InvalidInput(found.messages)
     return found
 
 
-def _measured(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | None) -> Size:
+def _measure(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | None) -> Size:
     trees = _trees(git_dir, root, limits, env)
     sizes = _blob_sizes(git_dir, {blob for tree in trees.values() for blob in tree.blobs}, env)
     totals: dict[str, Size] = {}
-    for name in _inner_first(trees, root):
+    for name in _in_post_order(trees, root):
         tree = trees[name]
         inner = [(totals[folder], length) for folder, length in tree.folders]
         totals[name] = Size(
@@ -112,7 +112,7 @@ def _trees(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | No
         except processes.TooMuchOutput as error:
             raise _too_many(limits) from error
         for name, content in _objects(done.stdout, level):
-            trees[name] = tree = _read(content, limits.max_upload_files - entries)
+            trees[name] = tree = _parse_tree(content, limits.max_upload_files - entries)
             entries += tree.entries
             if entries > limits.max_upload_files:
                 raise _too_many(limits)
@@ -135,7 +135,7 @@ def _objects(output: bytes, names: list[str]) -> Iterator[tuple[str, bytes]]:
         at = begin + size + 1
 
 
-def _read(content: bytes, most: int) -> _Tree:
+def _parse_tree(content: bytes, most: int) -> _Tree:
     """Parse entries `<mode> <name>\\0<20 bytes>`, until there are more than `most`."""
     tree, at = _Tree(), 0
     kinds: dict[bytes, bool] = {}  # by name: whether the entry is a folder
@@ -158,7 +158,7 @@ def _read(content: bytes, most: int) -> _Tree:
     return tree
 
 
-def _inner_first(trees: dict[str, _Tree], root: str) -> Iterator[str]:
+def _in_post_order(trees: dict[str, _Tree], root: str) -> Iterator[str]:
     """Each tree once, after the trees that it contains."""
     done, ahead = set[str](), [(root, False)]
     while ahead:

@@ -15,8 +15,8 @@ from polylocal.system.processes import QUICK
 if TYPE_CHECKING:
     from packaging.version import Version
 
-_MOST_BYTES = 1 << 18  # of a pyproject.toml
-_MOST_TAGS = 1000  # version tags passed to git, each as an argument
+_MAX_BYTES = 1 << 18  # of a pyproject.toml
+_MAX_TAGS = 1000  # version tags passed to git, each as an argument
 
 
 def nearest(
@@ -27,7 +27,7 @@ def nearest(
     Without a `commit`, describes HEAD, and `is_dirty` is True if files of `work_tree` differ from it. Raises
     InvalidInput, SetupError, Cancelled.
     """
-    wanted = [tag for tag in _tags(git_dir, f"--merged={commit or 'HEAD'}") if is_version(tag)][:_MOST_TAGS]
+    wanted = [tag for tag in _tags(git_dir, f"--merged={commit or 'HEAD'}") if is_version(tag)][:_MAX_TAGS]
     if not wanted:
         return None
     env = {"GIT_WORK_TREE": str(work_tree)} if work_tree else {}
@@ -73,7 +73,7 @@ def of_folder(folder: Path, project: str) -> Described | None:
     top = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), None)
     if top is None or not _is_own(top):
         return None
-    names = tag_versions.names(project, _text(folder / "pyproject.toml"))
+    names = tag_versions.names(project, _read_text(folder / "pyproject.toml"))
     env = {"GIT_WORK_TREE": str(top)}
     try:
         tracked = command.run("ls-files", "-z", "--", ".", git_dir=top / ".git", env=env, cwd=folder, limits=QUICK)
@@ -95,9 +95,9 @@ def _is_own(top: Path) -> bool:
         return False
 
 
-def _text(path: Path) -> str | None:
+def _read_text(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
-            return file.read(_MOST_BYTES).decode("utf-8", "replace")
+            return file.read(_MAX_BYTES).decode("utf-8", "replace")
     except OSError:
         return None

@@ -23,7 +23,7 @@ _WHOLE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*(?:[#%/][^\"'\\${}\s]*)?\}")  # `$
 _OPENING = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:?[-+?])")
 _IN_A_NAME = re.compile(r"[\s\x00-\x1f\x7f=]")
 _PLAIN_NAME = re.compile(r"(?!--)[^\"'\\$]+")
-_DEEPEST = 10  # levels of nested substitutions
+_MAX_DEPTH = 10  # levels of nested substitutions
 
 Problems = list[tuple[tuple[str | int, ...], str]]
 
@@ -31,18 +31,18 @@ Problems = list[tuple[tuple[str | int, ...], str]]
 def instruction(name: object, value: object) -> str:
     """The ENV instruction that sets a variable. `problem` must have found no problem in the pair."""
     plain, text = str(name), str(value)
-    word = _escaped(_parsed(text))
+    word = _escape(_parse(text))
     is_bare = word == text and "'" not in text and text == text.strip(_SPACES) and text[:1] != _BYTE_ORDER_MARK
     if text and is_bare and _PLAIN_NAME.fullmatch(plain):
         return f"ENV {plain} {text}"
-    return f'ENV {_escaped_name(plain)}="{word}"'
+    return f'ENV {_escape_name(plain)}="{word}"'
 
 
 def expanded(variables: Sequence[Sequence[Any]] | None, inherited: Mapping[str, str]) -> dict[str, str]:
     """The values that a build gives to its variables. They can use `inherited` (of the base image) and earlier ones."""
     found: dict[str, str] = {}
     for name, value in variables or ():
-        found[str(name)] = _filled(_parsed(str(value)), {**inherited, **found})
+        found[str(name)] = _fill(_parse(str(value)), {**inherited, **found})
     return found
 
 
@@ -80,7 +80,7 @@ class _Substitution:
     text: str = ""
 
 
-def _parsed(text: str) -> list[str | _Substitution]:
+def _parse(text: str) -> list[str | _Substitution]:
     """Split a value into plain texts and substitutions, as builders do.
 
     A `$` that begins no substitution is plain, and so is each `$` in a row of several. A backslash before a
@@ -92,7 +92,7 @@ def _parsed(text: str) -> list[str | _Substitution]:
     while sign := _SIGNS.search(text, place):
         start, place = sign.span()
         found: _Substitution | None = None
-        if sign[0] == "$" and _begins(text, place) and _is_escaped(text, begin, start):
+        if sign[0] == "$" and _begins_substitution(text, place) and _is_escaped(text, begin, start):
             parts.append(text[begin : start - 1])
             begin = start
         elif sign[0] == "}" and opened:
@@ -106,7 +106,7 @@ def _parsed(text: str) -> list[str | _Substitution]:
             # for builders, a name can have letters of any script
             is_longer = text[bare.end() : bare.end() + 1] > "\x7f"
             found, place = _Substitution(bare[0], text=f"${{{bare[0]}}}" if is_longer else f"${bare[0]}"), bare.end()
-        elif sign[0] == "$" and len(opened) < _DEEPEST and (opening := _OPENING.match(text, place)):
+        elif sign[0] == "$" and len(opened) < _MAX_DEPTH and (opening := _OPENING.match(text, place)):
             opened.append(([*parts, text[begin:start]], text[start : opening.end()], opening[1], opening[2]))
             parts, begin, place = [], opening.end(), opening.end()
         if found:
@@ -119,7 +119,7 @@ def _parsed(text: str) -> list[str | _Substitution]:
     return parts
 
 
-def _begins(text: str, place: int) -> bool:
+def _begins_substitution(text: str, place: int) -> bool:
     return any(pattern.match(text, place) for pattern in (_NAME, _WHOLE, _OPENING))
 
 
@@ -128,20 +128,20 @@ def _is_escaped(text: str, begin: int, place: int) -> bool:
     return (len(before) - len(before.rstrip("\\"))) % 2 == 1
 
 
-def _escaped(parts: Sequence[str | _Substitution], signs: str = '"\\$') -> str:
+def _escape(parts: Sequence[str | _Substitution], signs: str = '"\\$') -> str:
     """The value for use in double quotes. `signs`: the characters to escape in its plain parts."""
     return "".join(
-        re.sub(f"[{re.escape(signs)}]", r"\\\g<0>", part) if isinstance(part, str) else _written(part) for part in parts
+        re.sub(f"[{re.escape(signs)}]", r"\\\g<0>", part) if isinstance(part, str) else _source(part) for part in parts
     )
 
 
-def _written(part: _Substitution) -> str:
+def _source(part: _Substitution) -> str:
     if part.text:
         return part.text
-    return f"${{{part.name}{part.operator}{_escaped(part.word, _QUOTING)}}}"
+    return f"${{{part.name}{part.operator}{_escape(part.word, _QUOTING)}}}"
 
 
-def _filled(parts: Sequence[str | _Substitution], variables: Mapping[str, str]) -> str:
+def _fill(parts: Sequence[str | _Substitution], variables: Mapping[str, str]) -> str:
     """The value with its variables replaced."""
     return "".join(part if isinstance(part, str) else _value(part, variables) for part in parts)
 
@@ -152,14 +152,14 @@ def _value(part: _Substitution, variables: Mapping[str, str]) -> str:
     value = variables.get(part.name)
     is_set = bool(value) if part.operator.startswith(":") else value is not None
     if part.operator.endswith("+"):
-        return _filled(part.word, variables) if is_set else ""
+        return _fill(part.word, variables) if is_set else ""
     if part.operator.endswith("-") and not is_set:
-        return _filled(part.word, variables)
+        return _fill(part.word, variables)
     return value or ""
 
 
 _QUOTING = "\"'\\$"
 
 
-def _escaped_name(name: str) -> str:
+def _escape_name(name: str) -> str:
     return re.sub(r"[\"'\\$]|^--", lambda found: "".join(f"\\{sign}" for sign in found[0]), name)

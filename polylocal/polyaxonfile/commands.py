@@ -67,7 +67,7 @@ def continued(text: str) -> str:
         elif token.kind == "document":
             above, begin, comment = [], token.end, -1
         elif token.kind == "escape":
-            mended = _at_end_of_line(text, token)
+            mended = _line_end_edits(text, token)
             edits += mended
             is_joined = is_joined or bool(mended)
         elif is_joined:
@@ -84,7 +84,7 @@ def continued(text: str) -> str:
                 edits += [(code_end, end, " \\") for code_end, end in above]
                 above = []
             begin, comment = token.end, -1
-    return _edited(text, edits)
+    return _apply_edits(text, edits)
 
 
 def unfolded(text: str) -> str:
@@ -94,8 +94,8 @@ def unfolded(text: str) -> str:
     """
     if "\\" not in text or "\n" in text.strip():
         return text
-    return _edited(
-        text, [edit for token in _Tokens(text) if token.kind == "escape" for edit in _left_over(text, token)]
+    return _apply_edits(
+        text, [edit for token in _Tokens(text) if token.kind == "escape" for edit in _leftover_edits(text, token)]
     )
 
 
@@ -106,15 +106,15 @@ def run_instruction(step: str) -> str:
     line ends for all builders. Flags of RUN, and a step that is only a here-document, stay as they are.
     """
     text = step if _is_one_line(step) else continued(step)
-    flags, script = _of_run(text)
-    if _is_one_of_a_dockerfile(text) or script.startswith("<<"):
+    flags, script = _split_run(text)
+    if _is_one_instruction(text) or script.startswith("<<"):
         return f"RUN {text}"
     return f"RUN {flags}{json.dumps([SH, '-e', '-c', script])}"
 
 
 def with_preamble(instruction: str, preamble: str) -> str | None:
     """Insert a text before the script of a RUN instruction of `run_instruction`. None: it is not in the exec form."""
-    flags, form = _of_run(instruction.removeprefix("RUN "))
+    flags, form = _split_run(instruction.removeprefix("RUN "))
     try:
         argv = json.loads(form)
     except ValueError:
@@ -124,7 +124,7 @@ def with_preamble(instruction: str, preamble: str) -> str | None:
     return f"RUN {flags}{json.dumps([*argv[:3], preamble + argv[3]])}"
 
 
-def _of_run(text: str) -> tuple[str, str]:
+def _split_run(text: str) -> tuple[str, str]:
     """Split the arguments of RUN into its flags, each with a blank after it, and the rest."""
     found = _FLAGS.match(text)
     end = found.end() if found else 0
@@ -135,19 +135,19 @@ def _is_one_line(text: str) -> bool:
     return "\n" not in text and not text.rstrip(_BLANKS).endswith("\\")
 
 
-def _is_one_of_a_dockerfile(text: str) -> bool:
+def _is_one_instruction(text: str) -> bool:
     """Whether a Dockerfile parser reads the text as one command: each line except the last ends with a backslash.
 
     The parser skips comments and empty lines after a backslash. In a shell, they end the command.
     """
     first, *below = text.split("\n")
-    *between, last = (line for line in (first, *below) if line is first or not _is_passed_over(line))
+    *between, last = (line for line in (first, *below) if line is first or not _is_skipped(line))
     ends = sum(token.kind == "escape" and text[token.end - 1] == "\n" for token in _Tokens(text))
-    is_whole = not below or not _is_passed_over(below[-1])
+    is_whole = not below or not _is_skipped(below[-1])
     return is_whole and ends == len(between) and all(line.endswith("\\") for line in between)
 
 
-def _is_passed_over(line: str) -> bool:
+def _is_skipped(line: str) -> bool:
     return not line.strip() or line.lstrip().startswith("#")
 
 
@@ -163,7 +163,7 @@ def _list(items: Sequence[str], shell: str) -> str:
     return f"\n{_END_OF_ITEM}\n".join(parts)
 
 
-def _at_end_of_line(text: str, token: _Token) -> list[_Edit]:
+def _line_end_edits(text: str, token: _Token) -> list[_Edit]:
     """The edit that removes blanks after a backslash at the end of a line, or a backslash at the end of the text."""
     rest = _blanks_end(text, token.start + 1)
     if rest == len(text):
@@ -171,7 +171,7 @@ def _at_end_of_line(text: str, token: _Token) -> list[_Edit]:
     return [(token.start + 1, rest, "")] if text[rest] == "\n" and rest > token.start + 1 else []
 
 
-def _left_over(text: str, token: _Token) -> list[_Edit]:
+def _leftover_edits(text: str, token: _Token) -> list[_Edit]:
     begin, rest = token.start, _blanks_end(text, token.start + 1)
     is_alone = begin > 0 and text[begin - 1] in _BLANKS
     if rest == begin + 1 or not (is_alone or text.startswith("-", rest)):
@@ -187,7 +187,7 @@ def _blanks_end(text: str, place: int) -> int:
     return place
 
 
-def _edited(text: str, edits: Sequence[_Edit]) -> str:
+def _apply_edits(text: str, edits: Sequence[_Edit]) -> str:
     """Apply edits to a text. If two edits overlap, only the first in the text applies."""
     made, place = list[str](), 0
     for start, end, instead in sorted(edits):
@@ -267,12 +267,12 @@ class _Tokens:
             self._place = (literal.end() if literal else self._place) + 1
         elif sign == "<<":
             if not self._open["))"]:
-                self._announce()
+                self._read_document_start()
         elif sign:
             self._inside.append(_CLOSINGS[sign])
             self._open[_CLOSINGS[sign]] += 1
 
-    def _announce(self) -> None:
+    def _read_document_start(self) -> None:
         """Read the start of a here-document: `<<word` or `<<-word`. `<<<` is a here-string."""
         text = self._text
         if text.startswith("<", self._place):

@@ -10,7 +10,7 @@ from polylocal.polyaxonfile.specification import Specification, of_member
 from polylocal.polyaxonfile.templating import has_template
 from polylocal.statuses import Kind
 
-_MOST_POINTS = 200  # each costs about a millisecond
+_MAX_POINTS = 200  # each costs about a millisecond
 
 
 def requested_resources(specification: Specification) -> Iterator[Resources | None]:
@@ -34,6 +34,6 @@ def requested_resources(specification: Specification) -> Iterator[Resources | No
     if any(option.is_distribution and not option.pvalues for option in named.values()):
         return  # the values are not drawn yet; each experiment is checked before its build
     points = itertools.product(*(option.points for option in named.values()))
-    for point in itertools.islice(points, _MOST_POINTS):
+    for point in itertools.islice(points, _MAX_POINTS):
         suggestion = {**specification.hptuning.sample, **dict(zip(named, point, strict=True))}
         yield of_member(specification, suggestion).environment.resources

@@ -50,9 +50,9 @@ class Ports:
             if default is not None and not is_optional:
                 problems.append((place, f"Input {name} has a default: it must be `is_optional: true`."))
             if name in given:
-                found[name] = _checked(port, given[name], (section, name), [] if name in known else problems)
+                found[name] = _convert(port, given[name], (section, name), [] if name in known else problems)
             else:
-                found[name] = _checked(port, default, (*place, "default"), problems) if default is not None else None
+                found[name] = _convert(port, default, (*place, "default"), problems) if default is not None else None
         return {**{name: value for name, value in given.items() if name not in found}, **found}
 
     def takes(self, name: str, values: Iterable[Any]) -> str | None:
@@ -60,7 +60,7 @@ class Ports:
         port = next((port for _, port in self._ports if port["name"] == name), None)
         problems: Problems = []
         for value in values if port else ():
-            _checked(port or {}, value, (), problems)
+            _convert(port or {}, value, (), problems)
             if problems:
                 return problems[0][1]
         return None
@@ -79,17 +79,17 @@ def _flag(name: str, value: object) -> str:
     return f"--{name}" if value else ""
 
 
-def _checked(port: Mapping[str, Any], value: Any, path: Path, problems: Problems) -> Any:
+def _convert(port: Mapping[str, Any], value: Any, path: Path, problems: Problems) -> Any:
     """Convert a value to the type of its port. A value that can't be converted stays, and adds a problem."""
     if value is None:
         if not port.get("is_optional"):
             problems.append((path, "This input may not be null."))
         return value
     try:
-        made = _typed(port, value)
+        made = _to_type(port, value)
         options = port.get("options")
         if isinstance(options, list) and options:
-            allowed = [_typed({**port, "is_list": False}, option) for option in options]
+            allowed = [_to_type({**port, "is_list": False}, option) for option in options]
             for item in made if port.get("is_list") else [made]:
                 _check_option(item, allowed)
     except ValueError as error:
@@ -101,17 +101,17 @@ def _checked(port: Mapping[str, Any], value: Any, path: Path, problems: Problems
 def _check_option(value: Any, allowed: list[Any]) -> None:
     if not any(value == option and isinstance(value, bool) == isinstance(option, bool) for option in allowed):
         raise ValueError(
-            f"`{_short(value)}` is not one of the options {', '.join(f'`{_short(each)}`' for each in allowed)}."
+            f"`{_shorten(value)}` is not one of the options {', '.join(f'`{_shorten(each)}`' for each in allowed)}."
         )
 
 
-def _typed(port: Mapping[str, Any], value: Any) -> Any:
+def _to_type(port: Mapping[str, Any], value: Any) -> Any:
     kind = port.get("type") or ("bool" if port.get("is_flag") else None)
     convert = _TYPES.get(str(kind), lambda item: item)
     if not port.get("is_list"):
         return convert(value)
     if not isinstance(value, list):
-        raise ValueError(f"`{_short(value)}` is not a list.")
+        raise ValueError(f"`{_shorten(value)}` is not a list.")
     return [convert(item) for item in value]
 
 
@@ -166,8 +166,8 @@ _TYPES: Mapping[str, Callable[[Any], Any]] = {
 
 class _Wrong(ValueError):
     def __init__(self, value: Any, wanted: str) -> None:
-        super().__init__(f"`{_short(value)}` is not {wanted}.")
+        super().__init__(f"`{_shorten(value)}` is not {wanted}.")
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     return str(value)[:100]

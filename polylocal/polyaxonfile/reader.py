@@ -60,7 +60,7 @@ def read(source: object) -> tuple[dict[str, Any], Lines]:
         if not isinstance(part.data, dict):
             raise InvalidPolyaxonfile([f"A polyaxonfile is a mapping of sections, this is {_name_of(part.data)}."])
     for part in parts[1:]:
-        lines = _merged_lines(lines, part)
+        lines = _merge_lines(lines, part)
         merged = merge(merged, part.data)
     return merged if len(parts) > 1 else dict(merged), lines
 
@@ -101,16 +101,16 @@ def _mappings(document: Document) -> list[Document]:
     return [Document(part, {}) for part in document.data] or [Document(None, {})]
 
 
-def _merged_lines(below: Lines, above: Document) -> Lines:
+def _merge_lines(below: Lines, above: Document) -> Lines:
     """Merge the lines of two documents. A value of `above` that is no mapping replaces all lines below its path."""
-    whole = {path for path in above.lines if not isinstance(_found_at(above.data, path), dict)}
+    whole = {path for path in above.lines if not isinstance(_value_at(above.data, path), dict)}
     kept = {
         path: line for path, line in below.items() if not any(path[:count] in whole for count in range(1, len(path)))
     }
     return {**kept, **above.lines}
 
 
-def _found_at(data: Any, path: Path) -> Any:
+def _value_at(data: Any, path: Path) -> Any:
     for part in path:
         try:
             data = data[part]
@@ -296,12 +296,12 @@ def _check_size(value: object) -> None:
         elif isinstance(item, list | tuple | set):
             stack += [(child, depth + 1) for child in item]
         else:
-            characters -= _checked_length(item)
+            characters -= _check_scalar(item)
         if characters < 0:
             raise InvalidPolyaxonfile([f"The texts of the polyaxonfile unfold into more than {MAX_TEXT} characters."])
 
 
-def _checked_length(item: object) -> int:
+def _check_scalar(item: object) -> int:
     """The number of characters of a scalar. Raises InvalidPolyaxonfile: the scalar can't be stored."""
     if isinstance(item, float) and not math.isfinite(item):
         raise InvalidPolyaxonfile([f"`{item}` is not a number that can be kept; write a finite one."])

@@ -68,7 +68,7 @@ def unfolded(data: Any) -> Any:
         return [unfolded(part) for part in data]
     if not isinstance(data, dict):
         return data
-    return {key: _unfolded(value, key in _COMMANDS) if key in _SECTIONS else value for key, value in data.items()}
+    return {key: _unfold(value, key in _COMMANDS) if key in _SECTIONS else value for key, value in data.items()}
 
 
 def retag(root: yaml.Node) -> None:
@@ -87,13 +87,13 @@ def retag(root: yaml.Node) -> None:
                 _keep_text(name, value)
                 _keep_names(name, value)
         elif key == "environment" and isinstance(node, yaml.MappingNode):
-            node.value = [(name, _words(value) if name.value == "env_vars" else value) for name, value in node.value]
+            node.value = [(name, _as_text(value) if name.value == "env_vars" else value) for name, value in node.value]
         else:  # a build file may lack the section `build`
             _keep_text(key, node)
             _keep_names(key, node)
 
 
-def _words(node: yaml.Node) -> yaml.Node:
+def _as_text(node: yaml.Node) -> yaml.Node:
     """A copy of a node with strings instead of numbers and booleans: variables keep `1.10`, `on` and `0777` as written.
 
     The node itself does not change, because aliases may use it elsewhere.
@@ -109,7 +109,7 @@ def _keep_names(key: str, node: yaml.Node) -> None:
     """Make the names of a build's variables strings, such as `NO` and `ON`. The variables are pairs."""
     for pair in node.value if key == "env_vars" and isinstance(node, yaml.SequenceNode) else ():
         if isinstance(pair, yaml.SequenceNode) and pair.value:
-            pair.value = [_words(pair.value[0]), *pair.value[1:]]
+            pair.value = [_as_text(pair.value[0]), *pair.value[1:]]
 
 
 def _keep_text(key: str, node: yaml.Node) -> None:
@@ -119,13 +119,13 @@ def _keep_text(key: str, node: yaml.Node) -> None:
         node.tag = _STR
 
 
-def _unfolded(value: Any, is_command: bool) -> Any:
+def _unfold(value: Any, is_command: bool) -> Any:
     if isinstance(value, str):
         return commands.unfolded(value) if is_command else value
     if isinstance(value, list):
-        return [_unfolded(item, is_command) for item in value] if is_command else value
+        return [_unfold(item, is_command) for item in value] if is_command else value
     if isinstance(value, dict):
-        return {key: _unfolded(item, is_command or key in _COMMANDS) for key, item in value.items()}
+        return {key: _unfold(item, is_command or key in _COMMANDS) for key, item in value.items()}
     return value
 
 
@@ -133,13 +133,13 @@ def _command_scalars(root: yaml.Node) -> Iterator[yaml.ScalarNode]:
     for part in root.value if isinstance(root, yaml.SequenceNode) else [root]:
         for section, below in _pairs(part):
             if section in _COMMANDS:
-                yield from _folded(below)
+                yield from _foldable(below)
             elif section in _SECTIONS:
                 named = (pair for node in _all(below) for pair in _pairs(node))
-                yield from (scalar for key, value in named if key in _COMMANDS for scalar in _folded(value))
+                yield from (scalar for key, value in named if key in _COMMANDS for scalar in _foldable(value))
 
 
-def _folded(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+def _foldable(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
     return (scalar for scalar in _scalars(node) if scalar.style != "|")
 
 

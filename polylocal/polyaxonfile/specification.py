@@ -104,7 +104,7 @@ class Specification:
     def file(self) -> File:
         """The model of the file. Raises pydantic's ValidationError: a stored config is invalid."""
         if self.kind is Kind.GROUP:  # its templates are those of its experiments: render them as for one experiment
-            return GroupFile.model_validate(_of_a_member(self.config, templating.Rendering([])))
+            return GroupFile.model_validate(_render_as_member(self.config, templating.Rendering([])))
         return MODELS[self.kind].model_validate(self.config)
 
     @property
@@ -199,18 +199,19 @@ def parse(
         key = "declarations" if "declarations" in data else "params"
         own = data.get(key) or {}  # the validation below reports a value that is no mapping
         data = {**data, key: {**own, **params} if isinstance(own, dict) else own}
-    shaped = _nested(data) if where.is_flat else data
+    shaped = _nest(data) if where.is_flat else data
     rendering = templating.Rendering(problems := [])
-    rendered = _of_a_member(shaped, rendering) if kind is Kind.GROUP else _rendered(shaped, rendering)
+    rendered = _render_as_member(shaped, rendering) if kind is Kind.GROUP else _render(shaped, rendering)
     try:
         file = MODELS[kind].model_validate(rendered)
-        problems += _name(shaped, rendered) + _reserved(file) + _variables(file) + _too_long(file)
+        problems += _name_problems(shaped, rendered) + _reserved_problems(file)
+        problems += _variable_problems(file) + _length_problems(file)
         problems += resources.problems(file.environment.resources if file.environment else None)
         problems += resources.not_numbers(rendered.get("environment"))
         problems += build_variables.problems(file.build.env_vars)
-        problems += _points(file, Ports(shaped.get("inputs"))) if isinstance(file, GroupFile) else []
+        problems += _point_problems(file, Ports(shaped.get("inputs"))) if isinstance(file, GroupFile) else []
     except ValidationError as error:
-        problems += _problems(error, kind)
+        problems += _validation_problems(error, kind)
     if problems:
         raise InvalidPolyaxonfile([where.sentence(path, text) for path, text in problems])
     content = source if isinstance(source, str) else json.dumps(data)
@@ -251,7 +252,7 @@ def metadata_of_member(
     }
 
 
-def _of_a_member(data: dict[str, Any], rendering: templating.Rendering) -> dict[str, Any]:
+def _render_as_member(data: dict[str, Any], rendering: templating.Rendering) -> dict[str, Any]:
     """The file of a group with its templates rendered as for one of its experiments."""
     try:
         sample = HPTuning.model_validate(data.get("hptuning")).sample
@@ -260,7 +261,7 @@ def _of_a_member(data: dict[str, Any], rendering: templating.Rendering) -> dict[
     key = _key_of_params(data)
     own = data.get(key) if isinstance(data.get(key), dict) else {}
     about = {name: value for name, value in data.items() if name != "hptuning"}
-    rendered = _rendered({**about, key: {**(own or {}), **sample}}, rendering, known=sample)
+    rendered = _render({**about, key: {**(own or {}), **sample}}, rendering, known=sample)
     as_written = {name: data[name] for name in (key, "hptuning") if name in data}
     return {**rendered, **as_written} | ({} if key in data else {key: None})
 
@@ -271,7 +272,7 @@ def _group_config(data: dict[str, Any], file: File) -> dict[str, Any]:
     return {name: checked[name] if name == "hptuning" else value for name, value in data.items() if name in checked}
 
 
-def _rendered(data: dict[str, Any], rendering: templating.Rendering, known: Collection[str] = ()) -> dict[str, Any]:
+def _render(data: dict[str, Any], rendering: templating.Rendering, known: Collection[str] = ()) -> dict[str, Any]:
     """The file with its templates rendered, and with the defaults of its inputs in its params."""
     key, ports = _key_of_params(data), Ports(data.get("inputs"))
     given = data.get(key) or {}
@@ -290,13 +291,13 @@ def _key_of_params(data: Mapping[str, Any]) -> str:
     return "declarations" if "declarations" in data else "params"
 
 
-def _nested(data: dict[str, Any]) -> dict[str, Any]:
+def _nest(data: dict[str, Any]) -> dict[str, Any]:
     """Convert a flat build file (0.4.2 and later) to the nested form of the documents."""
     flat = {key: value for key, value in data.items() if key not in _HEADER}
     return {**{key: value for key, value in data.items() if key in _HEADER}, "build": flat}
 
 
-def _reserved(file: File) -> templating.Problems:
+def _reserved_problems(file: File) -> templating.Problems:
     """Problems with reserved names. Not part of the models, because runs of older versions may have such names."""
     problems: templating.Problems = []
     sections = ((("environment",), file.environment), (("build", "environment"), file.build.environment))
@@ -309,7 +310,7 @@ def _reserved(file: File) -> templating.Problems:
     return problems
 
 
-def _variables(file: File) -> templating.Problems:
+def _variable_problems(file: File) -> templating.Problems:
     """Problems with variables: invalid ones, and variables of a run in a build."""
     path, inner = ("environment", "env_vars"), file.build.environment
     problems: templating.Problems = []
@@ -323,7 +324,7 @@ def _variables(file: File) -> templating.Problems:
     return problems + [((*path, *place), text) for place, text in found]
 
 
-def _name(data: Mapping[str, Any], rendered: Mapping[str, Any]) -> templating.Problems:
+def _name_problems(data: Mapping[str, Any], rendered: Mapping[str, Any]) -> templating.Problems:
     """Problems with the name. Only a template can put dots into a name, because numbers have dots."""
     name = data.get("name")
     if name == rendered.get("name") and isinstance(name, str) and not re.fullmatch(SLUG, name):
@@ -332,14 +333,14 @@ def _name(data: Mapping[str, Any], rendered: Mapping[str, Any]) -> templating.Pr
     return [(("name",), f"A name has at most {MAX_NAME} characters.")] if is_long else []
 
 
-def _points(group: GroupFile, ports: Ports) -> templating.Problems:
+def _point_problems(group: GroupFile, ports: Ports) -> templating.Problems:
     """Problems with points of the search space that do not have the declared type of their input."""
     matrix = group.hptuning.matrix or {}
     found = ((name, ports.takes(name, matrix[name].points)) for name in ports.names if name in matrix)
     return [(("hptuning", "matrix", name), problem) for name, problem in found if problem]
 
 
-def _too_long(file: File) -> templating.Problems:
+def _length_problems(file: File) -> templating.Problems:
     """Problems with too long commands. Not part of the models, because runs of older versions may have them."""
     problems: templating.Problems = []
     if isinstance(file, JobFile | ExperimentFile):
@@ -363,7 +364,7 @@ def _config(file: File) -> dict[str, Any]:
     return {key: dumped[key] for key in (*order, "version", "kind") if key in dumped}
 
 
-def _problems(error: ValidationError, kind: Kind) -> templating.Problems:
+def _validation_problems(error: ValidationError, kind: Kind) -> templating.Problems:
     """The problems of a validation, one for each path. Errors of the members of a union are joined by `or`."""
     header: templating.Problems = []
     messages: dict[tuple[str | int, ...], list[str]] = {}

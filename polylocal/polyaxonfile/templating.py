@@ -74,7 +74,7 @@ class Rendering:
             return text
         finally:
             self._note_undefined(path)
-        return _literal(found) if _WHOLE.match(text) else found
+        return _parse_literal(found) if _WHOLE.match(text) else found
 
     def _note_undefined(self, path: Path) -> None:
         """Record undefined names, each path and name once."""
@@ -133,7 +133,7 @@ def _values(value: Any) -> int:
     return 1 + sum(map(_values, children))
 
 
-def _literal(text: str) -> Any:
+def _parse_literal(text: str) -> Any:
     """The typed value of a text that is a single expression: `{{ lr }}` with lr = 0.1 becomes the number 0.1.
 
     Texts that YAML can't express as values stay texts: `0,1` and `(256, 256)` are tuples in Python only. So do texts

@@ -21,7 +21,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str], list[str]]
 
-_MOST_NAME = 253  # characters of a host name (RFC 1035)
+_MAX_NAME = 253  # characters of a host name (RFC 1035)
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 # `inet_aton` also accepts fewer than four parts, octal and hexadecimal numbers
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.IGNORECASE)
@@ -37,7 +37,7 @@ _NEVER = (
     *map(ipaddress.ip_network, _METADATA.split()),
 )
 # IPv6 networks whose addresses contain an IPv4 address, and the number of bits after it
-_HOLDS_V4: tuple[tuple[ipaddress.IPv6Network, int], ...] = tuple(
+_CONTAINS_IPV4: tuple[tuple[ipaddress.IPv6Network, int], ...] = tuple(
     (ipaddress.IPv6Network(network), shift)
     for network, shift in (
         ("::/96", 0),  # IPv4-compatible
@@ -86,22 +86,22 @@ def check(host: str, *, by_proxy: bool = False, may_be_local: bool = False, reso
     literal = parsed(name)
     if literal is not None:
         if not may_be_local and is_local(literal):
-            raise _refused(host, str(literal))
+            raise _refusal(host, str(literal))
         return Host(str(literal), (str(literal),))
     if not may_be_local and _is_local_name(name):
-        raise _refused(host, "this machine")
+        raise _refusal(host, "this machine")
     try:
         found = list(dict.fromkeys((resolve or _resolve)(name)))
     except (OSError, UnicodeError) as error:
         if by_proxy:
             return Host(name, ())
-        raise UnknownHost([f"The host `{_shown(host)}` is unknown: {error}."]) from error
+        raise UnknownHost([f"The host `{_printable(host)}` is unknown: {error}."]) from error
     for address in found:
         known = parsed(address)
         if known is None or (not may_be_local and is_local(known)):
-            raise _refused(host, address)
+            raise _refusal(host, address)
     if not found and not by_proxy:
-        raise UnknownHost([f"The host `{_shown(host)}` has no address."])
+        raise UnknownHost([f"The host `{_printable(host)}` has no address."])
     return Host(name, tuple(found))
 
 
@@ -115,15 +115,15 @@ def normalized(host: str) -> str:
         try:
             address = ipaddress.IPv6Address(name)
         except ValueError as error:
-            raise _no_host(host) from error
+            raise _invalid_host(host) from error
         return str(address)
     if not name.isascii():
         try:
             name = name.encode("idna").decode("ascii")
         except UnicodeError as error:
-            raise _no_host(host) from error
-    if len(name) > _MOST_NAME or not all(_LABEL.fullmatch(label) for label in name.split(".")):
-        raise _no_host(host)
+            raise _invalid_host(host) from error
+    if len(name) > _MAX_NAME or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+        raise _invalid_host(host)
     return name
 
 
@@ -175,7 +175,7 @@ def _forms(address: Address) -> Iterator[Address]:
         return
     address = ipaddress.IPv6Address(int(address))  # drop the zone
     yield address
-    for network, shift in _HOLDS_V4:
+    for network, shift in _CONTAINS_IPV4:
         if address in network:
             yield ipaddress.IPv4Address(int(address) >> shift & 0xFFFFFFFF)
     if address.teredo:
@@ -250,17 +250,17 @@ def _resolve(name: str) -> list[str]:
     return [str(found[4][0]) for found in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
 
 
-def _refused(host: str, leads_to: str) -> LocalAddress:
-    shown = _shown(host)
+def _refusal(host: str, leads_to: str) -> LocalAddress:
+    shown = _printable(host)
     where = "" if leads_to == shown else f" ({leads_to})"
     return LocalAddress(
         [f"`{shown}`{where} is this machine or its own network segment. Only an admin may connect to that."]
     )
 
 
-def _no_host(host: str) -> UnknownHost:
-    return UnknownHost([f"`{_shown(host)}` is neither a host name nor an address."])
+def _invalid_host(host: str) -> UnknownHost:
+    return UnknownHost([f"`{_printable(host)}` is neither a host name nor an address."])
 
 
-def _shown(host: str) -> str:
+def _printable(host: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in host[:100])

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 from polylocal.errors import PolylocalError
 
-_TURN_S = 0.2  # seconds between checks for a cancellation
+_POLL_S = 0.2  # seconds between checks for a cancellation
 
 
 class Cancelled(PolylocalError):
@@ -57,7 +57,7 @@ class Cancel:
 def holding(lock: threading.Lock, cancel: Cancel | None = None) -> Iterator[None]:
     """Hold a lock for a block. Raises Cancelled if `cancel`, or the current one, is called before the lock is free."""
     cancel = cancel or current() or Cancel()
-    while not lock.acquire(timeout=_TURN_S):
+    while not lock.acquire(timeout=_POLL_S):
         if cancel.called:
             raise Cancelled("The operation was cancelled while it waited for another one.")
     try:

@@ -19,7 +19,7 @@ from polylocal.system.cancellation import Cancel, Cancelled, current
 # a shell sets the limits, so that no Python code runs between fork and exec
 _LIMITED = 'for limit in "-v $1" "-f $2" "-t $3"; do ulimit $limit 2>/dev/null || :; done; shift 3; exec "$@"'
 _CHUNK = 1 << 16
-_MOST_WORDS = 1 << 16  # last bytes of stderr to keep
+_MAX_STDERR = 1 << 16  # last bytes of stderr to keep
 _BLOCKS = 512  # bytes in a block of `ulimit -f`
 _GRACE_S = 2.0  # seconds for a process to remove its lock files
 _UNLIMITED = "unlimited"
@@ -133,7 +133,7 @@ def collected(process: subprocess.Popen[bytes], command: str, limits: Limits) ->
                     continue
                 kept[key.fileobj] += chunk  # type: ignore[index]  # registered above
             if process.stderr:
-                del kept[process.stderr][:-_MOST_WORDS]
+                del kept[process.stderr][:-_MAX_STDERR]
             if process.stdout and len(kept[process.stdout]) > limits.output:
                 raise TooMuchOutput([f"{command} wrote more than {limits.output >> 20} MiB."])
     try:

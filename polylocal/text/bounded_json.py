@@ -31,7 +31,7 @@ def load(text: str) -> Any:
     """
     check(text)
     try:
-        data = _parsed(text)
+        data = _parse(text)
     except RecursionError as error:
         raise TooLarge("too many brackets in each other") from error
     if isinstance(data, float) and not math.isfinite(data):
@@ -63,16 +63,16 @@ def check(
             raise TooLarge(f"more than {max_values} values")
 
 
-def _parsed(text: str) -> Any:
+def _parse(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError:
         raise
     except ValueError:  # an integer with more digits than Python accepts
-        return json.loads(text, parse_int=_whole)
+        return json.loads(text, parse_int=_parse_int)
 
 
-def _whole(digits: str) -> float:
+def _parse_int(digits: str) -> float:
     """An integer; with too many digits an infinity, as a double would be."""
     return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
 

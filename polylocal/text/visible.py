@@ -14,7 +14,7 @@ _NEEDED = frozenset(
 )
 # controls (C0, DEL, C1), lone surrogates, line and paragraph separators, formats (bidi, zero-width)
 _HIDDEN = frozenset(("Cc", "Cs", "Zl", "Zp", "Cf"))
-_SPELLED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _TAB = 8
 
 
@@ -22,7 +22,7 @@ def one_line(text: str) -> str:
     """Escape a text for one line, including line ends and tabs, which could forge a row."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(map(_spelled, text))
+    return "".join(map(_escape_character, text))
 
 
 def lines(text: str) -> str:
@@ -45,13 +45,13 @@ def in_json(text: str) -> str:
 
     JSON already escapes controls below 0x20 in strings.
     """
-    return text if text.isascii() and "\x7f" not in text else _BEYOND.sub(_escaped, text)
+    return text if text.isascii() and "\x7f" not in text else _BEYOND_ASCII.sub(_escape, text)
 
 
-_BEYOND = re.compile(r"[\x7f-\x9f\xad\u0600-\U0010ffff]")
+_BEYOND_ASCII = re.compile(r"[\x7f-\x9f\xad\u0600-\U0010ffff]")
 
 
-def _escaped(found: re.Match[str]) -> str:
+def _escape(found: re.Match[str]) -> str:
     character = found[0]
     if not _is_hidden(character):
         return character
@@ -60,9 +60,9 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 @lru_cache(4096)
-def _spelled(character: str) -> str:
-    if character in _SPELLED:
-        return _SPELLED[character]
+def _escape_character(character: str) -> str:
+    if character in _ESCAPES:
+        return _ESCAPES[character]
     if not _is_hidden(character):
         return character
     number = ord(character)

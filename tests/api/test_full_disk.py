@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("project")
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    monkeypatch.setattr(disk, "_LOOK_S", 0.0)
+    monkeypatch.setattr(disk, "_CACHED_S", 0.0)
     with small_disk(tmp_path / "home", 48) as home:
         yield load(home=home, min_free_mib=16)
 

@@ -508,7 +508,7 @@ def test_a_missing_next_head_closes_the_connection(
     context: ApiContext, monkeypatch: pytest.MonkeyPatch, between: bytes
 ) -> None:
     """Neither silence nor empty lines keep a connection open."""
-    monkeypatch.setattr(serving, "_KEEP_S", 1)
+    monkeypatch.setattr(serving, "_KEEP_ALIVE_S", 1)
     with on_socket(context) as address, connected(address) as peer:
         peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         peer.settimeout(10)

@@ -33,7 +33,7 @@ MANY = 60  # more than the web server has threads
 @pytest.fixture
 def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: ApiContext, project: Project) -> Path:
     """Makes `git archive` of the project's code wait for the file `go`. Waiting processes create files beside it."""
-    folder, real = tmp_path / "held", command._git(os.environ["PATH"])
+    folder, real = tmp_path / "held", command._find_git(os.environ["PATH"])
     folder.mkdir()
     put_code(context, project, {"a": "1"})
     program = tmp_path / "bin" / "git"

@@ -121,7 +121,7 @@ def test_no_runs_yet_is_said_where_there_are_none(polylocal: Cli, store: Store, 
 
 @pytest.mark.usefixtures("runs")
 def test_more_than_a_page_holds(polylocal: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_MOST_RUNS", 2)
+    monkeypatch.setattr(http, "_MAX_RUNS", 2)
     assert first_words(polylocal("ls", "-p", "quick-start")) == ALL
     assert first_words(polylocal("ls", "-p", "quick-start", "-n", "3")) == ALL[:3]
     assert first_words(polylocal("ls", "-p", "quick-start", "-n", "4000")) == ALL

@@ -460,7 +460,7 @@ def test_a_publication_that_is_held_says_so(
     building: Building, store: Store, polylocal: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert polylocal("package", "repository", "lock", "bookworm/main").code == 0
-    monkeypatch.setattr(packages, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(packages, "_HELD_AFTER_S", 0.0)
     done = building(lambda number: end(store, number))
     assert done.code == 1
     assert "Not published yet: bookworm/main may be locked" in done.err

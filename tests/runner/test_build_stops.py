@@ -57,7 +57,7 @@ def slow_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
     """slow_git("archive") → a file that is there when git has begun an archive, of which there will be no end."""
 
     def make(command: str) -> Path:
-        begun, real, program = tmp_path / "begun", gitrun._git(os.environ["PATH"]), tmp_path / "bin" / "git"
+        begun, real, program = tmp_path / "begun", gitrun._find_git(os.environ["PATH"]), tmp_path / "bin" / "git"
         program.parent.mkdir()
         hang = f"touch '{begun}'; exec sleep 600"
         program.write_text(f'#!/bin/sh\ncase " $* " in *" {command} "*) {hang};; esac\nexec {real} "$@"\n')

@@ -22,7 +22,7 @@ from .test_packages import Yard
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    monkeypatch.setattr(disk, "_LOOK_S", 0.0)
+    monkeypatch.setattr(disk, "_CACHED_S", 0.0)
     monkeypatch.setattr(supervisor_module, "RETRY_S", 0.05)
     with small_disk(tmp_path / "home", 48) as home:
         yield load(home=home, min_free_mib=16)

@@ -14,7 +14,7 @@ from polylocal.files.disk import Disk, is_shortage, is_trouble, size_of
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(disk, "_LOOK_S", 0.0)
+    monkeypatch.setattr(disk, "_CACHED_S", 0.0)
     with small_disk(tmp_path / "small", 8) as folder:
         yield folder
 
@@ -33,7 +33,7 @@ def test_nothing_begins_below_the_free_limit_and_all_continues_above_it(small: P
 
 def test_a_disk_without_room_for_files_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many bytes are free, no inodes are left."""
-    monkeypatch.setattr(disk, "_LOOK_S", 0.0)
+    monkeypatch.setattr(disk, "_CACHED_S", 0.0)
     with small_disk(tmp_path / "few", 8, "nr_inodes=1010") as folder:
         looked_at = Disk(folder, 4)
         assert looked_at.problem() is None
@@ -81,7 +81,7 @@ def test_an_unreadable_disk_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_look_is_good_for_a_while(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "_LOOK_S", 60.0)
+    monkeypatch.setattr(disk, "_CACHED_S", 60.0)
     looked_at = Disk(small, 4)
     looked_at.problem()
     fill(small)

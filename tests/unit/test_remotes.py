@@ -91,9 +91,9 @@ def test_urls_that_do_not_name_another_machine(url: str) -> None:
 
 def test_a_password_goes_to_the_server_that_it_is_for() -> None:
     parts = remotes._Parts("https", "me:word", FAR, None, "/a")
-    same = remotes._redirected(parts, "/b/info/refs?service=git-upload-pack")
+    same = remotes._apply_redirect(parts, "/b/info/refs?service=git-upload-pack")
     assert (same.path, same.user) == ("/b", "me:word")
-    other = remotes._redirected(parts, "https://other.example.test/b/info/refs?service=git-upload-pack")
+    other = remotes._apply_redirect(parts, "https://other.example.test/b/info/refs?service=git-upload-pack")
     assert (other.host, other.user) == ("other.example.test", "")
 
 
