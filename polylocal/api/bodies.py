@@ -86,7 +86,7 @@ Readme = Annotated[str, Field(max_length=MAX_README)] | None
 Word = Annotated[str, Field(max_length=MAX_WORD)] | None  # for a column that is searched
 Moment = Annotated[datetime, AfterValidator(_can_be_kept)]
 Tags = Annotated[AnyTags, Field(max_length=MAX_TAGS)]
-_FINITE = AfterValidator(non_finite.nulled)
+_FINITE = AfterValidator(non_finite.null_non_finite)
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object), _FINITE, AfterValidator(_not_large)]
 Params = Annotated[
     dict[str, Any], BeforeValidator(_json_object), AfterValidator(_not_many), _FINITE, AfterValidator(_not_large)
@@ -96,8 +96,8 @@ Params = Annotated[
 Ids = Annotated[list[Annotated[int, Field(ge=0, le=_MOST)]], Field(max_length=MAX_IDS)]
 Charts = Annotated[list[dict[str, Any]] | dict[str, Any], _FINITE, AfterValidator(_not_large)]
 MetricName = Annotated[str, Field(max_length=MAX_WORD)]
-_REPORTED = {"anyOf": [{"type": kind} for kind in ("number", "string", "null")]}  # see `non_finite.reported`
-Measured = Annotated[float, BeforeValidator(non_finite.reported), WithJsonSchema(_REPORTED)]
+_REPORTED = {"anyOf": [{"type": kind} for kind in ("number", "string", "null")]}  # see `non_finite.parse_reported`
+Measured = Annotated[float, BeforeValidator(non_finite.parse_reported), WithJsonSchema(_REPORTED)]
 
 
 class Body(BaseModel):

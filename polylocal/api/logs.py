@@ -58,7 +58,7 @@ def append(call: Call) -> Response:
         raise refuse(f"The log of {call.run.unique_name} is written by its container.")
     with logs.LogWriter(call.context.log(call.run), max_mib=call.context.settings.max_log_mib) as writer:
         for line in lines:
-            writer.line(line)
+            writer.write_line(line)
     return empty()
 
 
@@ -97,9 +97,9 @@ class Plain(logs.Tail):
     """The bytes as they are."""
 
     def read(self) -> Iterator[bytes]:
-        self.begin()
+        self.refresh()
         for chunk in logs.read(self.path, self.offset):
-            if data := self.take(chunk):
+            if data := self.new_bytes(chunk):
                 yield data
 
 

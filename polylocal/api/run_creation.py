@@ -190,11 +190,11 @@ class _Checks:
         listed, environment = self.context.settings.data, self.specification.environment
         for name in environment.data_names:
             if name not in listed:
-                raise self._problem(environment.path_of_data(name), data_folders.unknown(listed, name))
+                raise self._problem(environment.path_of_data(name), data_folders.unknown_message(listed, name))
         if self.specification.kind is Kind.BUILD:  # builds see none
             return
         wants_all = environment.wants_all_data
-        for name, folder in data_folders.chosen(listed, environment.data_names, all_of_them=wants_all).items():
+        for name, folder in data_folders.select(listed, environment.data_names, all_of_them=wants_all).items():
             message = folder.problem(name)
             if message and folder.always:  # the polyaxonfile does not name it
                 raise InvalidInput({self.field: [message]})

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from polylocal.api.api_context import ApiContext
 from polylocal.planning import queue
-from polylocal.polyaxonfile.resources import plain, spelled
+from polylocal.polyaxonfile.resources import format_number, in_words
 from polylocal.statuses import is_done
 from polylocal.store.rows import Run, User
 
@@ -62,7 +62,7 @@ def words(reason: queue.Reason, is_visible: Callable[[queue.Holder], bool]) -> s
             return f"its turn: {ahead} before it, and {name} waits for {words(shortage, is_visible)}"
         case queue.Shortage(resource=resource, wanted=wanted, total=total):
             free = f"{_whole(resource, max(reason.free, 0.0))} of {_whole(resource, total)} free"
-            return f"{spelled(resource, wanted)}: {free}{_held_by(reason.holders, is_visible)}"
+            return f"{in_words(resource, wanted)}: {free}{_held_by(reason.holders, is_visible)}"
         case queue.Build(name=name):
             return f"its build, {name}"
         case queue.Concurrency(group=group, limit=limit, active=active):
@@ -75,7 +75,7 @@ def words(reason: queue.Reason, is_visible: Callable[[queue.Holder], bool]) -> s
 
 def _whole(resource: str, amount: float) -> str:
     """Parts of a MiB say nothing; those of a core do."""
-    return plain(math.floor(amount) if resource == "memory" else amount)
+    return format_number(math.floor(amount) if resource == "memory" else amount)
 
 
 def _held_by(holders: Sequence[queue.Holder], is_visible: Callable[[queue.Holder], bool]) -> str:

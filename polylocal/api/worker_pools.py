@@ -86,7 +86,7 @@ class FairPool:
                 turn.set_exception(Cancelled("The client has left."))
 
         try:
-            with cancel.ending(give_up):
+            with cancel.hook(give_up):
                 await turn
         except BaseException:
             if entry in self._waiting:

@@ -9,7 +9,7 @@ from polylocal.cli import streams
 def main() -> None:
     """Run the program `polylocal`. Each error is printed as one line that says what to do."""
     try:
-        with streams.guarded() as output:
+        with streams.guard() as output:
             if sys.argv[1:] == ["--version"]:  # importing the command line parser takes five times as long
                 output.write(f"polylocal {__version__}\n")
             else:
@@ -17,7 +17,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(141)  # the reader of our output has closed the pipe
     except streams.OutputError as error:
-        with streams.guarded():
+        with streams.guard():
             sys.exit(_complain(str(error)))
 
 
@@ -60,9 +60,9 @@ def _report(error: Exception) -> int:
             f"can't write {where}: {error.strerror}; free some space, or choose another home folder with --home"
         )
     if hasattr(error, "format_message"):  # an error of typer; its class moves between typer's versions
-        console.wrong_usage(error)
+        console.print_usage_error(error)
         return int(getattr(error, "exit_code", 2))
-    console.bug()
+    console.print_traceback()
     return 1
 
 

@@ -23,10 +23,10 @@ def backup(
 
     file = file.expanduser().absolute()
 
-    def left_out(what: str) -> None:
+    def report_omission(what: str) -> None:
         console.say(f"left out: {what}", "yellow")
 
-    made = backup.make(home_folder(home), file, with_outputs=not without_outputs, replace=force, say=left_out)
+    made = backup.make(home_folder(home), file, with_outputs=not without_outputs, replace=force, say=report_omission)
     what = f"{_count(made.runs, 'run')}, {_count(made.files, 'file')} ({console.size(made.content)})"
     console.say(f"{file}: {what} in {console.size(made.size)}, {made.seconds:.1f} s")
 

@@ -52,7 +52,7 @@ Words = Text
 Grid = Table
 Cell = str | Text | None
 
-_LEAST = 10  # characters that a truncated cell keeps
+_MIN_CELL = 10  # characters that a truncated cell keeps
 COLOURS = {
     "succeeded": "green",
     "failed": "red",
@@ -73,7 +73,7 @@ def text(value: str, style: str = "", *, has_lines: bool = False) -> Text:
     return Text(visible.lines(value) if has_lines else visible.one_line(value), style=style)
 
 
-def joined(*parts: str | Text, style: str = "") -> Text:
+def join(*parts: str | Text, style: str = "") -> Text:
     made = Text(style=style)
     for part in parts:
         made.append_text(part if isinstance(part, Text) else text(part))
@@ -131,7 +131,7 @@ def ask_hidden(name: str) -> str:
     return answer
 
 
-def working(what: str) -> AbstractContextManager[object]:
+def spinner(what: str) -> AbstractContextManager[object]:
     """Show a spinner with a text while the block runs; on a terminal only."""
     return err.status(text(what))
 
@@ -142,11 +142,11 @@ def live() -> Live:
     return Live(console=err, refresh_per_second=4)
 
 
-def stacked(*parts: RenderableType) -> Group:
+def stack(*parts: RenderableType) -> Group:
     return Group(*parts)
 
 
-def put(renderable: RenderableType) -> None:
+def show(renderable: RenderableType) -> None:
     """Print a table made by `grid`."""
     out.print(renderable)
 
@@ -158,7 +158,7 @@ def _write(value: str) -> None:
 # -- the program as a whole ------------------------------------------------------------------------------------------
 
 
-def wrong_usage(error: Any) -> None:
+def print_usage_error(error: Any) -> None:
     """Print typer's usage error, escaped: the shell's `*` can put any file name into the command line."""
     from typer import rich_utils
 
@@ -167,7 +167,7 @@ def wrong_usage(error: Any) -> None:
     rich_utils.rich_format_error(error)
 
 
-def bug() -> None:
+def print_traceback() -> None:
     """Print the traceback of the current exception. It is indented, so its lines can't be taken for our messages."""
     sys.stderr.write(visible.message(traceback.format_exc().rstrip("\n")) + "\n")
 
@@ -206,7 +206,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str,
         is_last = number == len(columns) - 1
         least = widths[0] if one_line and not place else None
         made.add_column(text(columns[number]), no_wrap=one_line or not is_last, overflow="fold", min_width=least)
-    room = _fitted(widths) if one_line else widths
+    room = _fit(widths) if one_line else widths
     for row in cells:
         for cell, before, now in zip(row, widths, room, strict=True):
             if now < before:
@@ -215,13 +215,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str,
     out.print(made)
 
 
-def _fitted(widths: Sequence[int]) -> list[int]:
+def _fit(widths: Sequence[int]) -> list[int]:
     """Column widths that fit the screen. rich itself would shrink every column, also the first."""
     *others, last = widths
     left = out.width - 2 * len(others)
-    while left - sum(others) < min(last, _LEAST) and max(others[1:], default=0) > _LEAST:
+    while left - sum(others) < min(last, _MIN_CELL) and max(others[1:], default=0) > _MIN_CELL:
         others[others.index(max(others[1:]), 1)] -= 1
-    return [*others, max(min(last, _LEAST), min(last, left - sum(others)))]
+    return [*others, max(min(last, _MIN_CELL), min(last, left - sum(others)))]
 
 
 def _cell(value: Cell) -> Text:
@@ -236,13 +236,13 @@ def fields(pairs: Sequence[tuple[str, Cell]]) -> None:
     shown = [(text(name, style="bold"), _cell(value)) for name, value in pairs if value]
     width = max((name.cell_len for name, _ in shown), default=0)
     for name, value in shown:
-        for part in _folded(value, out.width - width - 2):
+        for part in _fold(value, out.width - width - 2):
             name.pad_right(width + 2 - name.cell_len)
-            line(joined(name, part))
+            line(join(name, part))
             name = text("")
 
 
-def _folded(value: Text, room: int) -> Iterator[Text]:
+def _fold(value: Text, room: int) -> Iterator[Text]:
     """The lines of a text, wrapped to `room` columns on a terminal if each word fits."""
     for part in value.split(allow_blank=True):
         if out.is_terminal and all(cell_len(word) <= room for word in part.plain.split()):

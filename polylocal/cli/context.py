@@ -93,7 +93,7 @@ def run_of(api: Client, text: str) -> RunReference:
     if kind == "package":
         raise InvalidInput([f"a package build has its own commands: `polylocal package show {short['id']}`"])
     try:
-        found = api.find(kind, int(short["id"]))
+        found = api.find_run(kind, int(short["id"]))
     except NotFound as error:
         raise NotFound(f"there is no {kind}/{short['id']}; `polylocal ls` lists the runs") from error
     return reference(found)

@@ -110,7 +110,7 @@ def run_doctor(home: HomeOption = None, port: PortOption = None, json: JsonOptio
         for finding in findings:
             mark = {"ok": "ok  ", "note": "note", "problem": "BAD "}[finding.state]
             words = console.text(f"  {finding.subject}: {finding.message}", "default")
-            console.line(console.joined(console.text(mark, _COLOUR[finding.state]), words))
+            console.line(console.join(console.text(mark, _COLOUR[finding.state]), words))
             if finding.fix:
                 console.line(f"      {finding.fix}")
     if any(finding.state == "problem" for finding in findings):

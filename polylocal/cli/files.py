@@ -68,7 +68,7 @@ def has_template(text: str | None) -> bool:
     return text is not None and templating.has_template(text)
 
 
-def put_together(paths: Sequence[Path], options: Options = Options()) -> Written:
+def combine(paths: Sequence[Path], options: Options = Options()) -> Written:
     """Combine files and options into one YAML text of several documents; later ones override earlier ones.
 
     Raises InvalidInput.

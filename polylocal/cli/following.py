@@ -54,7 +54,7 @@ def _show_build(api: Client, run: RunReference) -> Json:
         if found["last_status"] not in ("created", "building") or is_done(found["last_status"]):
             return found
         if time.monotonic() - started > _SHOW_REASON_AFTER_S:
-            reason = api.find(run.kind, run.id)["waits_for"] or ""
+            reason = api.find_run(run.kind, run.id)["waits_for"] or ""
             if reason and reason != waits:
                 console.say(f"Waiting for {reason}", "dim")
                 waits = reason
@@ -69,7 +69,7 @@ def _follow_build(api: Client, build: RunReference, found: Json) -> None:
     console.say(f"{build}: building the image", "bold")
     _copy_log(api, build)
     after = api.run(build)
-    console.say(console.joined(f"{build}: ", console.status(after["last_status"])))
+    console.say(console.join(f"{build}: ", console.status(after["last_status"])))
 
 
 def _copy_log(api: Client, run: RunReference) -> None:

@@ -44,7 +44,7 @@ def results(
     if json:
         return console.as_json(found)
     if found["results"]:
-        console.put(_table(found["results"], found["metric"]))
+        console.show(_table(found["results"], found["metric"]))
     else:
         console.line("No experiments yet.")
     if found["importance"]:
@@ -64,7 +64,7 @@ def _follow_live(api: Client, group: RunReference) -> Json:
             results = api.group_results(group, None, False)
             over = is_done(found["last_status"])
             rows = results["results"] if over else _select_rows(results["results"])
-            screen.update(console.stacked(_table(rows, results["metric"]), _summary(found, results["results"])))
+            screen.update(console.stack(_table(rows, results["metric"]), _summary(found, results["results"])))
             if over:
                 return found
             time.sleep(PAUSE_S)
@@ -77,8 +77,8 @@ def _follow_by_line(api: Client, group: RunReference) -> Json:
         for item in sorted(api.group_results(group, None, False)["results"], key=lambda row: int(row["id"])):
             if is_done(item["status"]) and item["id"] not in ended:
                 ended.add(item["id"])
-                words = f"  {told(item['params'])}  {told(measured(item))}".rstrip()
-                console.say(console.joined(f"experiment/{item['id']} ", console.status(item["status"]), words))
+                words = f"  {name_values(item['params'])}  {name_values(last_metrics(item))}".rstrip()
+                console.say(console.join(f"experiment/{item['id']} ", console.status(item["status"]), words))
         if is_done(found["last_status"]):
             return found
         time.sleep(PAUSE_S)
@@ -95,7 +95,8 @@ def _summary(found: Json, rows: Sequence[Json]) -> console.Words:
     best = found["best_experiment"]
     parts = [f"{found['num_experiments']} experiments: {counts(found)}"]
     if best:
-        parts.append(f"best {best['metric']} {best['value']:g} by experiment/{best['id']} ({told(best['params'])})")
+        params = name_values(best["params"])
+        parts.append(f"best {best['metric']} {best['value']:g} by experiment/{best['id']} ({params})")
     if left := _time_left(found, rows):
         parts.append(f"about {left} left")
     return console.text(" · ".join(parts), "bold")
@@ -126,19 +127,19 @@ def _table(rows: Sequence[Json], metric: str | None) -> console.Grid:
     shown: list[list[console.Cell]] = []
     for row in rows:
         took = f"{row['seconds']:.1f} s" if row["seconds"] is not None else ""
-        last = measured(row)
+        last = last_metrics(row)
         values = [*(row["params"].get(name) for name in params), *(last.get(name) for name in metrics)]
         shown.append([f"experiment/{row['id']}", console.status(row["status"]), took, *map(_value, values)])
     return console.grid(["EXPERIMENT", "STATUS", "TOOK", *params, *metrics], shown)
 
 
-def measured(found: Json) -> Json:
+def last_metrics(found: Json) -> Json:
     """The last metrics of an experiment or of a row of a table, with `nan` and `inf` put back in place of null."""
     last = found.get("last_metric") or found.get("metrics") or {}
     return {**last, **(found.get("last_metric_not_finite") or found.get("not_finite") or {})}
 
 
-def told(values: Mapping[str, object]) -> str:
+def name_values(values: Mapping[str, object]) -> str:
     return "  ".join(f"{name}={_value(value)}" for name, value in values.items())
 
 

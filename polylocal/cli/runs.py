@@ -82,7 +82,7 @@ def run(
     is_template = files.has_template(name)
     options = files.Options(params or [], env or [], name if is_template else None)
     name = None if is_template else name
-    written = files.put_together(paths, options)
+    written = files.combine(paths, options)
     kind, folder = files.kind_of(written), paths[0].parent
     about = {"name": name, "description": description, "tags": tags, "priority": priority, "ttl": ttl}
     with connected(home) as api:
@@ -146,7 +146,7 @@ def show_run(run: RunArgument, home: HomeOption = None, json: JsonOption = False
     with connected(home) as api:
         found_at = run_of(api, run)
         found = api.run(found_at)
-        more = api.find(found_at.kind, found_at.id)
+        more = api.find_run(found_at.kind, found_at.id)
     if json:
         return console.as_json(found)
     console.fields(
@@ -169,8 +169,8 @@ def show_run(run: RunArgument, home: HomeOption = None, json: JsonOption = False
             ("search", found.get("search_algorithm")),
             ("experiments", _experiments(found)),
             ("best", _best(found)),
-            ("params", groups.told(found.get("params") or {})),
-            ("metrics", groups.told(groups.measured(found))),
+            ("params", groups.name_values(found.get("params") or {})),
+            ("metrics", groups.name_values(groups.last_metrics(found))),
             ("page", found.get("url") and f"{api.url}{found['url']}"),
             ("command", console.text(_command(found), has_lines=True)),
             *(("variable", variable) for variable in _variables(found)),
@@ -380,7 +380,7 @@ def _changes(paths: list[Path] | None, params: list[str] | None, env: list[str] 
     if not paths and not params and not env:
         return None, None
     found = files.find(paths) if paths else []
-    return found[0].parent if found else None, files.put_together(found, files.Options(params or [], env or []))
+    return found[0].parent if found else None, files.combine(found, files.Options(params or [], env or []))
 
 
 def _clone(
@@ -408,15 +408,15 @@ def _clone(
 def _watch(api: Client, owner: str, project: str, paths: list[Path], options: files.Options, about: Json) -> None:
     """Run until interrupted. When the code or a polyaxonfile changes, stop the run, upload and run again."""
     from polylocal.cli import watching
-    from polylocal.cli.uploading import left_out
+    from polylocal.cli.uploading import omissions
 
     folder, known = paths[0].parent, list[str]()
 
     def begin() -> RunReference:
-        written = files.put_together(paths, options)
+        written = files.combine(paths, options)
         kind = files.kind_of(written)
         code = upload_folder(api, owner, project, folder, known=known)
-        known[:] = [line for line, _ in left_out(code)]
+        known[:] = [line for line, _ in omissions(code)]
         made = _create(api, owner, project, kind, written, about)
         run = reference(made)
         _report(made, run, False, following_it=True)

@@ -9,7 +9,7 @@ import typer
 from polylocal.cli import console
 from polylocal.cli.context import HomeOption, JsonOption, home_folder, open_store
 from polylocal.errors import InvalidInput, NotFound
-from polylocal.files.masking import LEAST_HIDDEN
+from polylocal.files.masking import MIN_HIDDEN
 from polylocal.files.secrets import SecretStore
 from polylocal.paths import Home
 
@@ -37,8 +37,8 @@ def set_values(
     folder = home_folder(home)
     SecretStore(folder.secrets).write(user, name, values, identity=_identity(folder, user))
     console.line(f"Secret {name} of {user} holds {', '.join(values)}")
-    if short := [variable for variable, value in values.items() if len(value) < LEAST_HIDDEN]:
-        console.say(f"{', '.join(short)}: not hidden in logs, shorter than {LEAST_HIDDEN} characters", "yellow")
+    if short := [variable for variable, value in values.items() if len(value) < MIN_HIDDEN]:
+        console.say(f"{', '.join(short)}: not hidden in logs, shorter than {MIN_HIDDEN} characters", "yellow")
 
 
 @app.command("ls")

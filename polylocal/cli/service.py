@@ -28,7 +28,7 @@ def install(
 
     found = autostart.manager(os.environ)
     folder = home_folder(home)
-    wanted = autostart.Service(folder, environment=autostart.kept(os.environ))
+    wanted = autostart.Service(folder, environment=autostart.kept_variables(os.environ))
     if only_print:
         console.page(found.render(wanted))
         return
@@ -56,10 +56,10 @@ def status() -> None:
     console.line(autostart.manager(os.environ).status())
 
 
-def _print(done: autostart.Done) -> None:
+def _print(done: autostart.Outcome) -> None:
     for line in done.lines:
         console.line(line)
-    if done.to_type:
+    if done.next_commands:
         console.line("Now run:")
-        for line in done.to_type:
+        for line in done.next_commands:
             console.line(f"  {line}")

@@ -30,7 +30,7 @@ def gc(
 ) -> None:
     """Remove leftovers and the least recently used images. Only removes what polylocal made."""
     with connected(home) as api:
-        found = api.look(budget_gib) if dry_run else api.collect(budget_gib)
+        found = api.disk_usage(budget_gib) if dry_run else api.gc(budget_gib)
     if json:
         return console.as_json(found)
     logs = [item for item in found["results"] if item["kind"] == "log" and not item["goes"]]

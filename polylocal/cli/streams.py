@@ -124,7 +124,7 @@ class _EscapedStream(_Stream):
 
 
 @contextmanager
-def guarded() -> Iterator[_EscapedStream]:
+def guard() -> Iterator[_EscapedStream]:
     """Guard the standard streams while the block runs. Yields standard output.
 
     Raises OutputError if writing fails, including the final flush.

@@ -44,27 +44,27 @@ def upload_folder(
         raise InvalidInput([f"there is no folder {folder}"])
     limits = api.upload_limits(owner, project)
     with tempfile.TemporaryFile() as archive:
-        with console.working("Packing the code …"):
+        with console.spinner("Packing the code …"):
             code = packing.survey(folder, as_git=as_git)
             _check_unpacked(code, limits)
             count, n_bytes = packing.pack(folder, archive, code)
         packed = archive.tell()
         _check_packed(code, packed, limits)
-        for line, style in left_out(code):
+        for line, style in omissions(code):
             if line not in known and not (quiet and style == "dim"):
                 console.say(line, style)
         if packed > WARN_UPLOAD_MIB * _MIB:
             hint = f"{console.size(packed)} is a lot for code; list unneeded files in {code.rules.ignore_file}"
             console.say(hint, "yellow")
         archive.seek(0)
-        with console.working(f"Uploading {console.size(packed)} …"):
+        with console.spinner(f"Uploading {console.size(packed)} …"):
             api.upload(owner, project, archive)
     if not quiet:
         console.say(f"Uploaded {count} files ({console.size(n_bytes)}) of {folder}", "dim")
     return code
 
 
-def left_out(code: Code) -> list[tuple[str, str]]:
+def omissions(code: Code) -> list[tuple[str, str]]:
     """Lines, with their styles, about the files that are not uploaded."""
     said: list[tuple[str, str]] = []
     if code.is_as_git:
@@ -75,19 +75,19 @@ def left_out(code: Code) -> list[tuple[str, str]]:
         many = len(code.links_out) > 1
         what, it = ("links that lead", "them") if many else ("a link that leads", "it")
         hint = f"; give runs such data by data_refs, or name {it} in .polyaxonignore" if not code.is_as_git else ""
-        said.append((f"Left out {named(code.links_out)}: {what} out of the folder{hint}", "yellow"))
+        said.append((f"Left out {list_names(code.links_out)}: {what} out of the folder{hint}", "yellow"))
     return said
 
 
 def _git_omissions(code: Code) -> Iterator[tuple[str, str]]:
     if code.left:
-        yield f"Left out {named(code.left)}: git ignores {'it' if len(code.left) == 1 else 'them'}", "dim"
+        yield f"Left out {list_names(code.left)}: git ignores {'it' if len(code.left) == 1 else 'them'}", "dim"
     if code.empty:
         what = "the folder is" if len(code.empty) == 1 else "the folders are"
-        yield f"Left out {named(code.empty)}: {what} empty, and git keeps none", "dim"
+        yield f"Left out {list_names(code.empty)}: {what} empty, and git keeps none", "dim"
 
 
-def named(names: Sequence[str]) -> str:
+def list_names(names: Sequence[str]) -> str:
     """The first names of a list, and the number of the others."""
     more = len(names) - _MAX_NAMED
     return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -19,19 +19,19 @@ import typer
 from watchfiles import watch as events_of
 
 from polylocal.cli import console
-from polylocal.cli.uploading import named
+from polylocal.cli.uploading import list_names
 from polylocal.client.http import Client, RunReference
 from polylocal.client.ignore import IGNORE_FILES, Ignored
 from polylocal.client.packing import Item, survey
 from polylocal.errors import InvalidInput, SetupError
 from polylocal.statuses import is_done
 
-SETTLE_S = 0.2  # without an event, after which a change is complete
-MOST_SETTLE_S = 2.0  # after which files are compared even if events continue
+DEBOUNCE_S = 0.2  # without an event, after which a change is complete
+MAX_DEBOUNCE_S = 2.0  # after which files are compared even if events continue
 STRIKES = 3  # consecutive runs that the same file may start
-MOST_SOON = 10  # consecutive runs that any files may start within SOON_S
-SOON_S = 10.0  # after the start of a run, in which a change may come from the run itself
-REST_S = 2.0  # after the end of a run, in which a change may still come from it
+MAX_SOON_RUNS = 10  # consecutive runs that any files may start within AFTER_START_S
+AFTER_START_S = 10.0  # after the start of a run, in which a change may come from the run itself
+AFTER_END_S = 2.0  # after the end of a run, in which a change may still come from it
 QUIET_S = 5.0  # without a change, after which a restless file may start a run
 _RESCUES = 2  # runs that a restless file may start in this way
 _POLL_MS = 200  # interval at which a watcher checks whether it has to end
@@ -49,9 +49,9 @@ def watch(
 
     `begin` uploads the folder and creates the run. `files` are the polyaxonfiles, inside or outside the folder.
     """
-    snapshots, restless = Snapshots(folder, files), Restless()
+    snapshots, restless = Snapshots(folder, files), LoopGuard()
     current = _CurrentRun(api, follow, restless)
-    with watched(snapshots) as changed:
+    with watch_folders(snapshots) as changed:
         try:
             while True:
                 before = snapshots.take_or_none()
@@ -59,9 +59,9 @@ def watch(
                     run = begin()
                 except InvalidInput as error:  # a half-finished edit; the next change starts another try
                     console.complain(f"polylocal: {error}")
-                    restless.begun()
+                    restless.run_started()
                 else:
-                    restless.begun()
+                    restless.run_started()
                     current.show(run)
                 names = _next_change(changed, snapshots, before, restless)
                 current.stop()
@@ -74,7 +74,7 @@ def watch(
 class _CurrentRun:
     """The current run and the thread that follows it."""
 
-    def __init__(self, api: Client, follow: Callable[[RunReference], object], restless: Restless) -> None:
+    def __init__(self, api: Client, follow: Callable[[RunReference], object], restless: LoopGuard) -> None:
         self._api, self._follow, self._restless = api, follow, restless
         self._run: RunReference | None = None
         self._shown: threading.Thread | None = None
@@ -86,7 +86,7 @@ class _CurrentRun:
 
     def _follow_to_its_end(self, run: RunReference) -> None:
         self._follow(run)
-        self._restless.ended()
+        self._restless.run_ended()
 
     def stop(self) -> None:
         run, shown = self._run, self._shown
@@ -97,7 +97,7 @@ class _CurrentRun:
             shown.join()
 
 
-def _next_change(changed: Changed, snapshots: Snapshots, before: Snapshot | None, restless: Restless) -> set[str]:
+def _next_change(changed: ChangeSignal, snapshots: Snapshots, before: Snapshot | None, restless: LoopGuard) -> set[str]:
     """Wait for a change that starts a run. Returns the paths that differ from `before`."""
     look_at, complaint = None, ""
     while True:
@@ -105,7 +105,7 @@ def _next_change(changed: Changed, snapshots: Snapshots, before: Snapshot | None
         try:
             names = snapshots.changes(before)
             if names:
-                changed.settle()
+                changed.debounce()
                 names = snapshots.changes(before)
         except InvalidInput as error:  # the folder can't be read now; the next event starts another try
             if str(error) != complaint:
@@ -120,7 +120,7 @@ def _next_change(changed: Changed, snapshots: Snapshots, before: Snapshot | None
 # -- events ----------------------------------------------------------------------------------------------------------
 
 
-class Changed:
+class ChangeSignal:
     """Signals that files may have changed. Events during a comparison trigger another one."""
 
     def __init__(self) -> None:
@@ -142,17 +142,17 @@ class Changed:
             hint = "set WATCHFILES_FORCE_POLLING=true to poll the files instead"
             raise SetupError(f"can't watch the folder: {self._failure}; {hint}") from self._failure
 
-    def settle(self) -> None:
-        """Wait until no event has come for SETTLE_S, at most MOST_SETTLE_S."""
-        until = time.monotonic() + MOST_SETTLE_S
-        while time.monotonic() < until and self._event.wait(SETTLE_S):
+    def debounce(self) -> None:
+        """Wait until no event has come for DEBOUNCE_S, at most MAX_DEBOUNCE_S."""
+        until = time.monotonic() + MAX_DEBOUNCE_S
+        while time.monotonic() < until and self._event.wait(DEBOUNCE_S):
             self._event.clear()
 
 
 @contextmanager
-def watched(snapshots: Snapshots) -> Iterator[Changed]:
+def watch_folders(snapshots: Snapshots) -> Iterator[ChangeSignal]:
     """Watch a folder recursively, and the parent folders of polyaxonfiles outside of it."""
-    changed, end = Changed(), threading.Event()
+    changed, end = ChangeSignal(), threading.Event()
     jobs: list[tuple[list[Path], bool, Callable[[str], bool]]] = [([snapshots.folder], True, snapshots.matters)]
     if elsewhere := [file for file in snapshots.all_files if not file.is_relative_to(snapshots.folder)]:
         jobs.append((sorted({file.parent for file in elsewhere}), False, lambda path: Path(path) in elsewhere))
@@ -298,41 +298,41 @@ def _digest(path: Path) -> bytes:
 
 
 @dataclass
-class Restless:
+class LoopGuard:
     """Prevents endless loops in which a run writes a file and the change of the file starts the next run.
 
-    A file becomes restless when it has started STRIKES consecutive runs, each time within SOON_S after the start of
-    the run before and within REST_S after its end. A restless file starts a run only after QUIET_S without a change,
-    at most _RESCUES times. A change outside these times ends its restlessness.
+    A file becomes restless when it has started STRIKES consecutive runs, each time at most AFTER_START_S after the
+    start of the previous run and at most AFTER_END_S after its end. A restless file starts a run only after QUIET_S
+    without a change, at most _RESCUES times. A change outside these times makes it an ordinary file again.
     """
 
-    soon_s: float = SOON_S
+    after_start_s: float = AFTER_START_S
     quiet_s: float = QUIET_S
-    rest_s: float = REST_S
+    after_end_s: float = AFTER_END_S
     _began: float = 0.0
     _ended: float | None = None
     _strikes: dict[str, int] = field(default_factory=dict)  # path → consecutive runs that it helped to start
-    _soon: int = 0  # consecutive runs that started within SOON_S of the one before
+    _soon: int = 0  # consecutive runs that started within AFTER_START_S of the one before
     _rescues: dict[str, int] = field(default_factory=dict)  # restless path → runs that it may still start
     _touched: set[str] = field(default_factory=set)  # restless paths that have changed since the run started
     _told: set[str] = field(default_factory=set)
     _held: dict[str, Version] = field(default_factory=dict)
     _held_since: float = 0.0
 
-    def begun(self) -> None:
+    def run_started(self) -> None:
         """Record the start of a run."""
         self._began, self._ended = time.monotonic(), None
         self._touched.clear()
         self._held.clear()
 
-    def ended(self) -> None:
+    def run_ended(self) -> None:
         """Record the end of the run; its log has been printed."""
         self._ended = time.monotonic()
 
     def _is_soon(self, now: float) -> bool:
         """Whether a change may come from the run."""
         ended = self._ended
-        return now - self._began <= self.soon_s and (ended is None or now - ended <= self.rest_s)
+        return now - self._began <= self.after_start_s and (ended is None or now - ended <= self.after_end_s)
 
     def decide(
         self, names: Collection[str], version: Callable[[str], Version], now: float | None = None
@@ -349,9 +349,9 @@ class Restless:
         fresh = [path for path in names if path not in self._rescues]
         if fresh:
             self._strikes = {path: self._strikes.get(path, 0) + 1 for path in fresh} if is_soon else {}
-            is_flood = self._soon >= MOST_SOON and bool(self._held)  # no run started, because too much changed
+            is_flood = self._soon >= MAX_SOON_RUNS and bool(self._held)  # no run started, because too much changed
             self._soon = self._soon + 1 if is_soon or is_flood else 0
-            if self._soon <= MOST_SOON and min(self._strikes.values(), default=0) <= STRIKES:
+            if self._soon <= MAX_SOON_RUNS and min(self._strikes.values(), default=0) <= STRIKES:
                 return True, None
             self._rescues |= dict.fromkeys(fresh, _RESCUES)
             self._touched.update(fresh)
@@ -375,5 +375,5 @@ class Restless:
     def _warn(self, paths: Sequence[str]) -> None:
         if new := [path for path in paths if path not in self._told]:
             self._told.update(new)
-            words = f"{named(new)} changed during several runs and starts no more runs for now"
+            words = f"{list_names(new)} changed during several runs and starts no more runs for now"
             console.say(f"{words}; if runs write it, add it to .polyaxonignore", "yellow")

@@ -94,7 +94,7 @@ class Client:
         wanted = {"metric": metric, "optimization": "minimize" if minimize else "maximize"} if metric else {}
         return self.call("GET", f"{group.path}/results/", params={**wanted, "format": "csv"}).text
 
-    def find(self, kind: str, run_id: int) -> Json:
+    def find_run(self, kind: str, run_id: int) -> Json:
         """A run by kind and number, with its project and the reason why it waits."""
         return self.json("GET", f"/polylocal/v1/runs/{kind}/{run_id}")
 
@@ -139,12 +139,12 @@ class Client:
     def disk_of_project(self, owner: str, name: str) -> Json:
         return self.json("GET", f"/polylocal/v1/disk/{owner}/{name}")
 
-    def look(self, budget_gib: float | None) -> Json:
-        """What uses disk space, and what `collect` would remove."""
+    def disk_usage(self, budget_gib: float | None) -> Json:
+        """What uses disk space, and what `gc` would remove."""
         parameters = {} if budget_gib is None else {"budget_gib": budget_gib}
         return self.json("GET", "/polylocal/v1/disk", params=parameters, timeout=_SLOW_S)
 
-    def collect(self, budget_gib: float | None) -> Json:
+    def gc(self, budget_gib: float | None) -> Json:
         return self.json("POST", "/polylocal/v1/gc", json={"budget_gib": budget_gib}, timeout=_SLOW_S)
 
     def clone(self, run: RunReference, how: str, body: Json) -> Json:

@@ -19,7 +19,7 @@ from polylocal.files.links import leads_out
 
 __all__ = ["DEFAULT_IGNORE", "IGNORE_FILE", "Code", "GitIgnored", "Ignored", "Item", "files", "pack", "survey"]
 
-MOST_HOLES = 1 << 30  # bytes; most holes of one file
+MAX_HOLES = 1 << 30  # bytes; most holes of one file
 
 
 @dataclass(frozen=True)
@@ -190,11 +190,11 @@ def _links_leading_out(links: Mapping[str, str]) -> list[str]:
 
 
 def _is_mostly_holes(entry: Entry) -> bool:
-    if not entry.is_file or sparse.holes(entry.stat) <= MOST_HOLES:
+    if not entry.is_file or sparse.holes(entry.stat) <= MAX_HOLES:
         return False
     try:
         with entry.open() as file:
-            return sparse.has_more_holes(file.fileno(), MOST_HOLES)
+            return sparse.has_more_holes(file.fileno(), MAX_HOLES)
     except OSError:  # adding the file will report the error
         return False
 

@@ -14,10 +14,10 @@ from polylocal.store.users import Users, personal_platform
 
 log = logging.getLogger("polylocal.daemon")
 
-LEAST_TOKEN = 32  # characters, if other machines can reach the daemon
+MIN_TOKEN = 32  # characters, if other machines can reach the daemon
 
 
-def first_user(users: Users, settings: Settings, home: Home) -> None:
+def create_first_user(users: Users, settings: Settings, home: Home) -> None:
     """Make the admin and the token file if they are missing, and make the database accept the file's token."""
     names = {user.username for user in users.all()}
     if settings.user not in names:
@@ -28,10 +28,10 @@ def first_user(users: Users, settings: Settings, home: Home) -> None:
     users.keep_token(admin, home.token.read_text().strip())
 
 
-def settle_deleted_users(store: Store, home: Home) -> None:
+def finish_user_removals(store: Store, home: Home) -> None:
     """Finish removals that an earlier process began: a new user may be given the name of a deleted one."""
     names = {user.username for user in store.users.all()}
-    SecretStore(home.secrets).settle(names)
+    SecretStore(home.secrets).finish_removals(names)
     for folder in home.downloads.glob(f"*{personal_platform('')}"):
         if folder.name.removesuffix(personal_platform("")) not in names:
             remove_tree(folder)
@@ -53,10 +53,10 @@ def check_exposure(settings: Settings, home: Home) -> None:
     if settings.is_private:
         return
     found = len(home.token.read_text().strip())
-    if found < LEAST_TOKEN:
+    if found < MIN_TOKEN:
         raise SetupError(
             f"{settings.host} is open to other machines, and the token in {home.token} has only {found} characters, not"
-            f" {LEAST_TOKEN}: delete that file, and the next start makes a new one"
+            f" {MIN_TOKEN}: delete that file, and the next start makes a new one"
         )
     log.warning(
         "%s is open to other machines: the token is the only protection, and nothing is encrypted", settings.host

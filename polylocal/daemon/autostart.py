@@ -33,7 +33,7 @@ class Service:
         return [self.python, "-m", "polylocal", "serve", "--background", "--home", str(self.home.root)]
 
 
-def kept(environ: Mapping[str, str]) -> dict[str, str]:
+def kept_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables of an environment that the daemon reads, sorted: the engine's address, and settings."""
     names = (name for name in environ if name.startswith("POLYLOCAL_") and name not in _NOT_KEPT)
     return {name: environ[name] for name in sorted([*names, *(name for name in _KEPT_ENGINE if name in environ)])}
@@ -92,11 +92,11 @@ def render_plist(service: Service) -> str:
 
 
 @dataclass(frozen=True)
-class Done:
+class Outcome:
     """Messages about what was done, and commands for the user to type."""
 
     lines: list[str]
-    to_type: list[str] = field(default_factory=list)
+    next_commands: list[str] = field(default_factory=list)
 
 
 class Manager:
@@ -112,7 +112,7 @@ class Manager:
     def file(self) -> Path:
         raise NotImplementedError
 
-    def install(self, service: Service) -> Done:
+    def install(self, service: Service) -> Outcome:
         """Write the file and start the daemon. Raises SetupError."""
         text = self.render(service)
         before = self._read()
@@ -122,16 +122,16 @@ class Manager:
             lines = [f"{self.file} {'written' if before is None else 'replaced, since it was different'}"]
         if service.environment:
             lines.append(f"It contains these variables of your environment: {', '.join(service.environment)}")
-        return Done([*lines, *self._start(is_new=before != text)], self._next_commands())
+        return Outcome([*lines, *self._start(is_new=before != text)], self._next_commands())
 
-    def remove(self) -> Done:
+    def remove(self) -> Outcome:
         """Stop the daemon and remove the file. Raises SetupError."""
         if self._read() is None:
-            return Done([f"There is no {self.file}: nothing to remove"])
+            return Outcome([f"There is no {self.file}: nothing to remove"])
         lines = self._stop()
         self.file.unlink()
         self._after_removal()
-        return Done([*lines, f"{self.file} removed; the home folder and running containers stay"])
+        return Outcome([*lines, f"{self.file} removed; the home folder and running containers stay"])
 
     def would_start_another(self) -> bool:
         """Whether `install` would start a daemon, because the service is not running."""

@@ -54,7 +54,7 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class Made:
+class BackupResult:
     """The result of a backup. `content` is the number of bytes in `files`, `size` that of the archive."""
 
     runs: int
@@ -66,7 +66,7 @@ class Made:
 
 def make(
     home: Home, to: Path, *, with_outputs: bool = True, replace: bool = False, say: Say = lambda line: None
-) -> Made:
+) -> BackupResult:
     """Write the archive, completely or not at all. `say` receives a sentence for each file that was left out.
 
     Raises SetupError.
@@ -93,7 +93,7 @@ def make(
             _add_files(archive, home, snapshot.under_way, with_outputs)
         finally:
             archive.close()
-    return Made(snapshot.runs, archive.files, archive.content, to.stat().st_size, time.monotonic() - started)
+    return BackupResult(snapshot.runs, archive.files, archive.content, to.stat().st_size, time.monotonic() - started)
 
 
 def _take_snapshot(home: Home, to: Path) -> snapshots.Snapshot:

@@ -79,7 +79,7 @@ class Bridge:
         last = int(self._store.recall(name) or self._store.recall("bridge_port") or 0)
         for port in (last or self._port, self._port, 0):
             try:
-                listener = web_server.bound(gateway, port)
+                listener = web_server.listen(gateway, port)
                 self._store.remember(name, str(listener.getsockname()[1]))
                 return listener
             except OSError as error:

@@ -138,8 +138,8 @@ def _open_store(settings: Settings) -> Store:
     links = ProjectLinks(home, store)
     links.refresh_all()
     store.subscribe_to_projects(links.refresh)
-    accounts.first_user(store.users, settings, home)
-    accounts.settle_deleted_users(store, home)
+    accounts.create_first_user(store.users, settings, home)
+    accounts.finish_user_removals(store, home)
     accounts.check_exposure(settings, home)
     return store
 
@@ -202,7 +202,7 @@ def _reachable(host: str) -> str:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return web_server.bound(host, port)
+        return web_server.listen(host, port)
     except OSError as error:
         hint = "; choose another one with --port" if error.errno == errno.EADDRINUSE else ""
         raise SetupError(f"can't listen on {host}:{port}: {error.strerror or error}{hint}") from error

@@ -14,8 +14,8 @@ from polylocal.engine.host import Host
 from polylocal.system import addresses
 
 HEAD_S = 15.0  # for the head of a request
-MOST_HEAD = 64 * 1024  # bytes of the head
-MOST_CONNECTIONS = 8192
+MAX_HEAD = 64 * 1024  # bytes of the head
+MAX_CONNECTIONS = 8192
 _KEEP_ALIVE_S = 75  # an idle connection is closed
 _MAX_MESSAGE = 16 * 2**20  # bytes of one websocket message, such as a cell of a notebook
 _FILES = 65_536  # open files and connections
@@ -49,7 +49,7 @@ def _websocket_protocol(**arguments: Any) -> asyncio.Protocol:
 
 
 class LimitedHttp(HttpToolsProtocol):
-    """uvicorn's protocol with limits on the head of a request, `HEAD_S` and `MOST_HEAD`, which uvicorn lacks."""
+    """uvicorn's protocol with limits on the head of a request, `HEAD_S` and `MAX_HEAD`, which uvicorn lacks."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -58,7 +58,7 @@ class LimitedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > MOST_CONNECTIONS:  # leaves descriptors for runs
+        if len(self.connections) > MAX_CONNECTIONS:  # leaves descriptors for runs
             transport.abort()
             return
         self._start_timer()
@@ -72,7 +72,7 @@ class LimitedHttp(HttpToolsProtocol):
         super().data_received(data)
         if self._deadline is None and self._is_between_requests():
             self._start_timer()  # an empty line before a head ends uvicorn's own timeout
-        if self._deadline is not None and self._head > MOST_HEAD:
+        if self._deadline is not None and self._head > MAX_HEAD:
             self.send_400_response("The head of the request is too long.")
 
     def on_message_begin(self) -> None:
@@ -105,7 +105,7 @@ class LimitedHttp(HttpToolsProtocol):
             self.transport.close()
 
 
-def bound(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
@@ -126,7 +126,7 @@ def reaches(engine: Host, network: str) -> bool:
     EngineUnreachable.
     """
     gateway = engine.gateway(network) if network not in ("host", "none") else None
-    address = addresses.parsed(gateway) if gateway else None
+    address = addresses.parse(gateway) if gateway else None
     return address is not None and addresses.is_own(address)
 
 

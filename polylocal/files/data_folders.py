@@ -123,7 +123,7 @@ DataFolders = Annotated[
 ]
 
 
-def chosen(folders: Mapping[str, DataFolder], named: Iterable[str], *, all_of_them: bool) -> dict[str, DataFolder]:
+def select(folders: Mapping[str, DataFolder], named: Iterable[str], *, all_of_them: bool) -> dict[str, DataFolder]:
     """The folders that a run sees: the named ones and those with `always`. Raises KeyError for an unknown name."""
     if all_of_them:
         return dict(folders)
@@ -133,6 +133,6 @@ def chosen(folders: Mapping[str, DataFolder], named: Iterable[str], *, all_of_th
     }
 
 
-def unknown(folders: Mapping[str, DataFolder], name: str) -> str:
+def unknown_message(folders: Mapping[str, DataFolder], name: str) -> str:
     """The message for an unknown name."""
     return f"no data folder `{name}`; polylocal.toml [data] names {', '.join(sorted(folders)) or 'none'}."

@@ -19,8 +19,8 @@ from polylocal.files import sparse
 MAX_DEPTH = 500  # deepest folder that `walk` enters
 MAX_LINKS = 40  # followed to open one path; the kernel has the same limit
 MAX_PATH = 4096
-MOST_SORTED = 100_000  # names of one folder that are sorted
-MOST_OPEN = 50  # folders held open at once while a tree is removed
+MAX_SORTED = 100_000  # names of one folder that are sorted
+MAX_OPEN = 50  # folders held open at once while a tree is removed
 MAX_STEPS = 100_000  # folders opened for one path; after a `..` the path is opened again from the top
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # without O_NONBLOCK, opening a pipe blocks
 _FOLDER = _READ | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -149,11 +149,11 @@ def _check_plain(found: os.stat_result) -> None:
 def entries(descriptor: int) -> Iterator[tuple[str, os.stat_result]]:
     """(name, status) of the entries of an open folder, without those that vanish meanwhile.
 
-    The first MOST_SORTED entries are sorted by name; larger folders are not held in memory as a whole.
+    The first MAX_SORTED entries are sorted by name; larger folders are not held in memory as a whole.
     """
     with os.scandir(descriptor) as scanned:
         names = (entry.name for entry in scanned)
-        first = sorted(itertools.islice(names, MOST_SORTED))
+        first = sorted(itertools.islice(names, MAX_SORTED))
         for name in itertools.chain(first, names):
             with suppress(FileNotFoundError):
                 yield name, os.stat(name, dir_fd=descriptor, follow_symlinks=False)
@@ -324,7 +324,7 @@ def remove_tree(folder: Path) -> None:
 def _remove_folder(name: str, parent: int, depth: int) -> None:
     opened = _open_for_removal(name, parent)
     try:
-        if depth > MOST_OPEN:
+        if depth > MAX_OPEN:
             _remove_below(opened)
         else:
             for inner in _remove_files(opened):

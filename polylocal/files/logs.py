@@ -92,20 +92,20 @@ class LogWriter(AbstractContextManager["LogWriter"]):
     def __init__(
         self,
         path: Path,
-        grew: Callable[[Path], None] = lambda path: None,
+        on_growth: Callable[[Path], None] = lambda path: None,
         *,
         max_mib: int | None = None,
         hide: Callable[[bytes], bytes] = lambda line: line,
         may_reread: bool = False,
     ) -> None:
-        """`grew` is called after each write. `max_mib`: longest log, in MiB. `hide` masks secrets in a `line`.
+        """`on_growth` is called after each write. `max_mib`: longest log, in MiB. `hide` masks secrets in a `line`.
 
         The constructor and all methods that write raise StoreError if the disk is full or read-only. The file keeps
         what was written, and a later writer can continue it.
         """
         self.path = path
         self._data_path, self._times_path = str(path), str(times_of(path))  # checked before each write
-        self._grew = grew
+        self._on_growth = on_growth
         self._max_mib = max_mib
         self._hide = hide
         self._limit = sys.maxsize if max_mib is None else max_mib * 2**20
@@ -138,17 +138,17 @@ class LogWriter(AbstractContextManager["LogWriter"]):
             self._write(data, stream, time_us, is_stored)
             return
         self._write(data[:room], stream, time_us, is_stored)
-        self.mark(f"the log is cut here: it has reached {self._max_mib} MiB (max_log_mib)")
+        self.write_gap(f"the log is cut here: it has reached {self._max_mib} MiB (max_log_mib)")
 
-    def line(self, text: str) -> None:
+    def write_line(self, text: str) -> None:
         """Append a line to the log of a build."""
         self.append(self._hide(text.rstrip("\n").encode()) + b"\n")
 
-    def say(self, text: str) -> None:
+    def write_message(self, text: str) -> None:
         """Append a message of polylocal to the log of a build, with control characters escaped."""
-        self.line(visible.message(text))
+        self.write_line(visible.message(text))
 
-    def mark(self, text: str) -> None:
+    def write_gap(self, text: str) -> None:
         """Mark a place in the log of a run where output is missing, with the reason."""
         line = f"{MARK}{visible.one_line(text)}\n".encode()
         self._recover()
@@ -193,7 +193,7 @@ class LogWriter(AbstractContextManager["LogWriter"]):
             self._times_size += _RECORD.size
         self._begun_at, self._lines = self.size, 0
 
-    def say_lost(self, count: int, *, is_all: bool = True) -> None:
+    def write_lost(self, count: int, *, is_all: bool = True) -> None:
         """Append a message that lines were lost. `is_all`: `count` is exact, not a minimum."""
         what = "one line is" if count == 1 else f"{count} lines are"
         what = what if is_all else f"at least {what}" if count else "lines are"
@@ -212,7 +212,7 @@ class LogWriter(AbstractContextManager["LogWriter"]):
         begun_at = self._begun_at
         missing = self.reopen()
         if missing or self.size < begun_at:
-            self.say_lost(missing, is_all=self.size >= begun_at)
+            self.write_lost(missing, is_all=self.size >= begun_at)
 
     def _write(self, data: bytes, stream: int, time_us: int | None, is_stored: bool) -> None:
         if not data:
@@ -227,7 +227,7 @@ class LogWriter(AbstractContextManager["LogWriter"]):
             _write_all(self._data, data)
         self.size += len(data)
         self._lines += data.count(b"\n")
-        self._grew(self.path)
+        self._on_growth(self.path)
 
     def close(self) -> None:
         """Idempotent."""
@@ -357,7 +357,7 @@ class Tail:
     _number: _Number | None = None
     _read_at_us: int = 0
 
-    def begin(self) -> None:
+    def refresh(self) -> None:
         """Check the log for changes. To be called before each reading."""
         try:
             about = self.path.stat()
@@ -380,7 +380,7 @@ class Tail:
         said = [piece for piece in pieces(self.path) if piece.stream == LOST and piece.time_us >= self._read_at_us]
         return said[-1].offset if said else None
 
-    def take(self, data: bytes) -> bytes:
+    def new_bytes(self, data: bytes) -> bytes:
         """The part of the next bytes that was not returned before."""
         self.offset += len(data)
         data = self._left.skip(data)
@@ -404,9 +404,9 @@ class Stamped(Tail):
     def read(self) -> Iterator[bytes]:
         made: list[bytes] = []
         size = 0
-        self.begin()
+        self.refresh()
         for piece, found in _iter_pieces(self.path, self.offset):
-            if not (data := self.take(found)):
+            if not (data := self.new_bytes(found)):
                 continue
             made.append(self._with_stamps(data, _stamp(piece)))
             size += len(made[-1])
@@ -445,7 +445,7 @@ def positions(path: Path, start: int = 0) -> dict[int, Position]:
 
 
 @dataclass
-class CatchUp:
+class StoredLogFilter:
     """Filters the output that the engine returns from the start, and passes on the part after `positions`."""
 
     positions: dict[int, Position]

@@ -8,24 +8,24 @@ import json
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
-LEAST_HIDDEN = 8  # characters; shorter values occur in ordinary text, and are not masked
+MIN_HIDDEN = 8  # characters; shorter values occur in ordinary text, and are not masked
 
 
 Span = tuple[int, int]  # start, and end (exclusive)
 
 
 class Mask:
-    """Masks each line of the values, also as base64, in URLs and in JSON; not those below `LEAST_HIDDEN` characters."""
+    """Masks each line of the values, also as base64, in URLs and in JSON; not those below `MIN_HIDDEN` characters."""
 
     def __init__(self, values: Iterable[str]) -> None:
-        forms = {form for value in values for form in _forms(value) if len(form) >= LEAST_HIDDEN}
+        forms = {form for value in values for form in _forms(value) if len(form) >= MIN_HIDDEN}
         self._forms = sorted(forms, key=len, reverse=True)
 
     def __bool__(self) -> bool:
         return bool(self._forms)
 
     def hide(self, data: bytes) -> bytes:
-        return painted(data, self.spans(data))
+        return paint(data, self.spans(data))
 
     def spans(self, data: bytes) -> list[Span]:
         """The spans of all values in `data`, in order; overlapping spans are joined."""
@@ -58,16 +58,16 @@ class Masked:
         cut = self._mask.open_from(whole)
         self._held = whole[cut:]
         self._hidden = max(0, *(end - cut for start, end in spans if start < cut or start == 0))
-        return painted(whole, spans)[:cut]
+        return paint(whole, spans)[:cut]
 
     def rest(self) -> bytes:
         """The bytes held back, at the end of the stream."""
-        held = painted(self._held, [(0, self._hidden), *self._mask.spans(self._held)])
+        held = paint(self._held, [(0, self._hidden), *self._mask.spans(self._held)])
         self._held, self._hidden = b"", 0
         return held
 
 
-def painted(data: bytes, spans: Iterable[Span]) -> bytes:
+def paint(data: bytes, spans: Iterable[Span]) -> bytes:
     """The data with an asterisk for each byte within the spans."""
     hidden = bytearray(data)
     for start, end in spans:

@@ -10,7 +10,7 @@ from polylocal.errors import InvalidInput, NotFound
 from polylocal.files.disk import write_private
 from polylocal.files.folders import remove_tree
 
-MOST = 64 * 1024  # characters of a value; an environment variable holds at most twice as many
+MAX_VALUE = 64 * 1024  # characters of a value; an environment variable holds at most twice as many
 _NAME = re.compile(r"[-a-zA-Z0-9_]{1,128}")
 _IDENTITY = ".user"  # file with the user's identity, since names are reused; not a valid name of a secret
 _ASIDE = ".deleted"  # not part of any user name, which has no dots
@@ -59,8 +59,8 @@ class SecretStore:
                 raise InvalidInput([f"`{key}` can't be the name of a variable: letters, digits and underscores."])
             if not value or "\0" in value:
                 raise InvalidInput([f"The value of `{key}` is empty, or holds a zero byte."])
-            if len(value) > MOST:
-                raise InvalidInput([f"The value of `{key}` has more than {MOST} characters."])
+            if len(value) > MAX_VALUE:
+                raise InvalidInput([f"The value of `{key}` has more than {MAX_VALUE} characters."])
         path = self._path(user, name)
         if identity and not self._belongs_to(user, identity):
             remove_tree(self._folder / user)
@@ -93,7 +93,7 @@ class SecretStore:
             raise
         remove_tree(aside)
 
-    def settle(self, users: Container[str]) -> None:
+    def finish_removals(self, users: Container[str]) -> None:
         """Finish the removals that an earlier process began. `users`: the existing users."""
         for aside in self._folder.glob(f"*{_ASIDE}"):
             mine = self._folder / aside.name.removesuffix(_ASIDE)

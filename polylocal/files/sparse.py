@@ -13,8 +13,8 @@ from typing import BinaryIO
 
 Extent = tuple[int, int]  # offset and length of data
 
-LEAST = 64 * 1024  # bytes; smaller holes count as data
-MOST_EXTENTS = 200_000
+MIN_HOLE = 64 * 1024  # bytes; smaller holes count as data
+MAX_EXTENTS = 200_000
 _CHUNK = 1 << 20
 _BLOCK = 512
 _SLACK = 1 << 30
@@ -27,7 +27,7 @@ def holes(about: os.stat_result) -> int:
 
 def is_sparse(about: os.stat_result) -> bool:
     """Whether a file has holes large enough to skip."""
-    return holes(about) >= LEAST
+    return holes(about) >= MIN_HOLE
 
 
 def extents(handle: int, about: os.stat_result) -> list[Extent]:
@@ -36,7 +36,7 @@ def extents(handle: int, about: os.stat_result) -> list[Extent]:
     Raises OSError EFBIG if the file has too many holes for a list.
     """
     found: list[Extent] = []
-    at, least = 0, LEAST
+    at, least = 0, MIN_HOLE
     while at < about.st_size:
         try:
             start = os.lseek(handle, at, os.SEEK_DATA)
@@ -48,8 +48,8 @@ def extents(handle: int, about: os.stat_result) -> list[Extent]:
             raise
         at = min(os.lseek(handle, start, os.SEEK_HOLE), about.st_size)
         _add(found, start, at, least)
-        if len(found) > MOST_EXTENTS:
-            while len(found) > MOST_EXTENTS // 2:
+        if len(found) > MAX_EXTENTS:
+            while len(found) > MAX_EXTENTS // 2:
                 least *= 2
                 found = _join(found, least)
             if _length(found) > 4 * about.st_blocks * _BLOCK + _SLACK:
@@ -155,7 +155,7 @@ def prepare(member: tarfile.TarInfo, file: BinaryIO, with_holes: bool = True) ->
         member.size = content.size
         return content
     parts = extents(file.fileno(), about)
-    if about.st_size - _length(parts) < LEAST:  # compressed on the disk, not sparse
+    if about.st_size - _length(parts) < MIN_HOLE:  # compressed on the disk, not sparse
         return prepare(member, file, with_holes=False)
     content = Content(file, about.st_size, parts)
     folder, _, name = member.name.rpartition("/")

@@ -27,13 +27,13 @@ def write(git_dir: Path, commit: str, folder: Path) -> None:
     """
     time = command.run("show", "--no-patch", "--format=%ct", commit, git_dir=git_dir, limits=QUICK)
     if time.returncode:
-        raise SetupError(f"git show failed: {time.words}")
+        raise SetupError(f"git show failed: {time.message}")
     with tempfile.TemporaryDirectory(prefix="polylocal-index-") as work:
         env = {"GIT_INDEX_FILE": f"{work}/index", "GIT_WORK_TREE": str(folder)}
         for arguments in (("read-tree", commit), ("checkout-index", "--all")):
             done = command.run(*arguments, git_dir=git_dir, env=env, cwd=folder, limits=_LIMITS)
             if done.returncode:
-                raise _failure(done.words, folder)
+                raise _failure(done.message, folder)
     _set_times_and_modes(folder, int(time.stdout.split()[-1]))
 
 

@@ -233,8 +233,8 @@ class CodeReader:
         path = f"{self._path(commit, folder)}^{{tree}}" if not folder else self._path(commit, folder)
         said = self.run("rev-parse", "--verify", "--quiet", "--end-of-options", path, check=False, limits=QUICK)
         found = said.stdout.decode(errors="replace").split()
-        if said.returncode and said.words:  # for a missing object git prints nothing
-            raise SetupError(f"git can't read the code at {commit[:12]}: {said.words}")
+        if said.returncode and said.message:  # for a missing object git prints nothing
+            raise SetupError(f"git can't read the code at {commit[:12]}: {said.message}")
         if said.returncode or not found or not revisions.is_commit(found[-1]):
             where = f"folder `{folder}`" if folder else "such commit"
             raise NotFound(f"the code at {commit[:12]} has no {where}")
@@ -272,7 +272,7 @@ class CodeReader:
             limits=limits,
         )
         if check and done.returncode:
-            raise SetupError(f"git {arguments[0]} failed: {done.words}")
+            raise SetupError(f"git {arguments[0]} failed: {done.message}")
         return done
 
 

@@ -77,8 +77,8 @@ def run(
             stdout=stdout,
             limits=limits,
         )
-        with processes.ending(process):
-            out, err = processes.collected(process, f"git {arguments[0]}", limits)
+        with processes.terminating(process):
+            out, err = processes.collect_output(process, f"git {arguments[0]}", limits)
         return Done(process.returncode, out, err)
 
 
@@ -100,7 +100,7 @@ def start(
     if any("\0" in word for word in command):
         raise InvalidInput(["A name in a git command holds a zero byte."])
     return subprocess.Popen(
-        processes.limited(command, limits),
+        processes.limited_command(command, limits),
         env=dict(env),
         cwd=cwd,
         stdin=stdin,

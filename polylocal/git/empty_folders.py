@@ -31,12 +31,12 @@ def entries(paths: Iterable[str]) -> bytes:
     return "".join(lines).encode("utf-8", "surrogateescape")
 
 
-def staged(lines: Iterable[str]) -> list[str]:
+def in_index(lines: Iterable[str]) -> list[str]:
     """The empty folders in the output of `git ls-files --stage`."""
     return [line.removeprefix(_STAGED) for line in lines if line.startswith(_STAGED)]
 
 
-def still_empty(before: Iterable[str], on_disk: Collection[str], files: Iterable[str]) -> set[str]:
+def remaining(before: Iterable[str], on_disk: Collection[str], files: Iterable[str]) -> set[str]:
     """The folders of `before` that exist and contain none of the files."""
     filled = {folder for path in files for folder in _parents(path)}
     return {folder for folder in before if folder in on_disk and folder not in filled}

@@ -38,7 +38,7 @@ class FetchSource:
         """Raises InvalidInput if the user must not reach the URL."""
         if self.with_keys:
             return remotes.Route(self.url, self.protocols)
-        return remotes.checked(self.url, self.local_hosts)
+        return remotes.find_route(self.url, self.local_hosts)
 
     def submodule(self, url: str) -> FetchSource:
         """The fetch of a submodule. It may use keys and local files only if it lies beside the repository."""
@@ -97,7 +97,7 @@ class Fetch:
             raise InvalidInput([f"`{shown}` could not be fetched: {why.replace(url, shown)}"]) from error
         if done.returncode:
             why = _reason(done.stderr).replace(url, shown).replace(route.url, shown)
-            if done.outgrew:
+            if done.exceeded_file_size:
                 why = f"it is larger than {self._code.limits.max_unpacked_mib} MiB (max_unpacked_mib)"
             raise InvalidInput([f"`{shown}` could not be fetched: {why}"])
 
@@ -113,7 +113,7 @@ class Fetch:
                 code.run("update-index", "-z", "--index-info", env=index, stdin=gone)
                 put = code.run("read-tree", f"--prefix={path}/", commit, env=index, cwd=Path(work), check=False)
                 if put.returncode:  # names that git refuses
-                    raise InvalidInput([f"its submodule `{path}` can't be put into its folder: {put.words}"])
+                    raise InvalidInput([f"its submodule `{path}` can't be put into its folder: {put.message}"])
             tree = code.git("write-tree", env=index)
             if pointers := missing.find_missing(code.path, tree).pointers:
                 environment = _environment(source.with_keys)

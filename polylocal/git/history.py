@@ -48,7 +48,7 @@ def add(git_dir: Path, commit: str, folder: Path, objects: PurePosixPath, untrac
 def _git(*arguments: str, git_dir: Path, env: dict[str, str] | None = None) -> bytes:
     done = command.run(*arguments, git_dir=git_dir, env=env, limits=_LIMITS)
     if done.returncode:
-        raise SetupError(f"git {arguments[0]} failed: {done.words}")
+        raise SetupError(f"git {arguments[0]} failed: {done.message}")
     return done.stdout
 
 

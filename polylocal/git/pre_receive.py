@@ -22,7 +22,7 @@ _LIMITS, _PYTHON = "POLYLOCAL_CODE_LIMITS", "POLYLOCAL_PYTHON"
 _APART = ("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH")
 
 
-def prepared(repository: Path) -> Path:
+def write_hook(repository: Path) -> Path:
     """Write the hook. Returns its folder, for git's `core.hooksPath`."""
     hook = repository / _FOLDER / "pre-receive"
     if not hook.exists() or hook.read_text() != _HOOK:

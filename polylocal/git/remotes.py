@@ -57,8 +57,8 @@ class _Parts:
     path: str
     local_hosts: frozenset[str] = frozenset()
 
-    def checked(self, by_proxy: bool = False) -> addresses.Host:
-        name = addresses.normalized(self.host)
+    def check(self, by_proxy: bool = False) -> addresses.Host:
+        name = addresses.normalize(self.host)
         is_allowed = bool({name, f"{name}:{self.real_port}"} & self.local_hosts)
         return addresses.check(self.host, by_proxy=by_proxy, may_be_local=is_allowed)
 
@@ -79,7 +79,7 @@ class _Parts:
         return self.port or _PORTS[self.scheme]
 
 
-def checked(url: str, local_hosts: Collection[str] = ()) -> Route:
+def find_route(url: str, local_hosts: Collection[str] = ()) -> Route:
     """The route to a URL of a user who is no admin. May ask the server for redirects.
 
     `local_hosts`: hosts (`name` or `name:port`) that are allowed although they lead to this machine.
@@ -101,7 +101,7 @@ def checked(url: str, local_hosts: Collection[str] = ()) -> Route:
             raise InvalidInput(["it is no URL of the form scheme://user@host:port/path"])
         return Route(url, "")
     if found := _SCP.fullmatch(url):
-        host = _Parts("ssh", "", found["host"], None, "", frozenset(local_hosts)).checked()
+        host = _Parts("ssh", "", found["host"], None, "", frozenset(local_hosts)).check()
         login = f"{found['user']}@" if found["user"] else ""
         return Route(f"{login}{host.in_url}:{found['path']}", "ssh", environment=_ssh(host, None))
     return Route(url, "")
@@ -118,7 +118,7 @@ def without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _over_ssh(parts: _Parts) -> Route:
-    host = parts.checked()
+    host = parts.check()
     return Route(parts.at(host.in_url), "ssh", environment=_ssh(host, parts.port))
 
 
@@ -130,7 +130,7 @@ def _ssh(host: addresses.Host, port: int | None) -> dict[str, str]:
 
 
 def _over_git(parts: _Parts) -> Route:
-    host = parts.checked()
+    host = parts.check()
     address = addresses.Host(host.addresses[0], host.addresses)
     named = host.in_url if parts.port is None else f"{host.in_url}:{parts.port}"
     return Route(parts.at(address.in_url), "git", environment={"GIT_OVERRIDE_VIRTUAL_HOST": named})
@@ -160,7 +160,7 @@ async def _follow_redirects(parts: _Parts) -> Route:
 
 def _http_route(parts: _Parts) -> Route:
     proxy = parts.proxy
-    host = parts.checked(by_proxy=proxy is not None)
+    host = parts.check(by_proxy=proxy is not None)
     config = {"http.followRedirects": "false"}
     if host.addresses and command.version() >= command.PINS_SINCE:
         found = ",".join(f"[{address}]" if ":" in address else address for address in host.addresses)
@@ -178,7 +178,7 @@ async def _redirect(parts: _Parts) -> str | None:
     import httpx2  # a slow import that few daemons need
 
     proxy = parts.proxy
-    host = parts.checked(by_proxy=proxy is not None)
+    host = parts.check(by_proxy=proxy is not None)
     sign = "&" if "?" in parts.path else "?"
     path = f"{parts.path}{_ASKED}{sign}{_SERVICE}"
     port = "" if parts.port is None else f":{parts.port}"

@@ -21,7 +21,7 @@ from polylocal.files.unpacking import Limits, unpack
 from polylocal.git import command, empty_folders, revisions, tree_size
 from polylocal.git.code_reader import BRANCH, CodeReader
 from polylocal.git.fetching import Fetch, FetchSource, identity
-from polylocal.system.cancellation import Cancelled, holding
+from polylocal.system.cancellation import Cancelled, locked
 
 _INCOMPLETE = ("pack/tmp_*", "??/tmp_obj_*", "tmp_objdir-*", "incoming-*")  # names of incomplete packs and objects
 _ABANDONED_AFTER_S = 3600.0  # seconds after which an incomplete pack is abandoned
@@ -46,7 +46,7 @@ class Repository(CodeReader):
 
     def create(self, branch: str = BRANCH) -> None:
         """Create an empty repository with the branch `branch`, if there is none. Idempotent."""
-        with holding(_locks[self.path]):
+        with locked(_locks[self.path]):
             if not self.exists:
                 self._folder()
                 self._create()
@@ -54,7 +54,7 @@ class Repository(CodeReader):
 
     def set_head(self, branch: str) -> None:
         """Set the default branch of clones."""
-        with holding(_locks[self.path]):
+        with locked(_locks[self.path]):
             if self.exists:
                 self._set_head(branch)
 
@@ -64,9 +64,9 @@ class Repository(CodeReader):
         self.git("symbolic-ref", "HEAD", f"refs/heads/{branch}")
 
     @contextmanager
-    def changed_by_git(self) -> Iterator[None]:
+    def receive_push(self) -> Iterator[None]:
         """Hold the repository's lock while git receives a push."""
-        with holding(_locks[self.path]):
+        with locked(_locks[self.path]):
             self._sweep(time.time() - _ABANDONED_AFTER_S)
             yield
 
@@ -76,7 +76,7 @@ class Repository(CodeReader):
         If nothing changed, returns the present commit, so builds are reused. Raises InvalidInput if the archive is not
         a tar, leads out of its folder or exceeds `limits`.
         """
-        with holding(_locks[self.path]), tempfile.TemporaryDirectory(dir=self._folder(), prefix="upload-") as folder:
+        with locked(_locks[self.path]), tempfile.TemporaryDirectory(dir=self._folder(), prefix="upload-") as folder:
             tree = Path(folder) / "tree"
             tree.mkdir()
             unpack(archive, tree, limits)
@@ -94,7 +94,7 @@ class Repository(CodeReader):
         files together exceed the limits.
         """
         base = self.object(base) if base else None
-        with holding(_locks[self.path]), tempfile.TemporaryDirectory(dir=self._folder(), prefix="commit-") as work:
+        with locked(_locks[self.path]), tempfile.TemporaryDirectory(dir=self._folder(), prefix="commit-") as work:
             self._create()
             index = {"GIT_INDEX_FILE": f"{work}/index", "GIT_WORK_TREE": str(folder)}
             self.git("read-tree", *([base] if base else ["--empty"]), env=index)
@@ -107,7 +107,7 @@ class Repository(CodeReader):
             self.git("add", "--all", "--", ".", *kept_out, env=index, cwd=folder)
             if empty:
                 filled = self._list_files("--cached", env=index, cwd=folder)
-                self._stage_empty(empty_folders.still_empty(empty, empty_folders.on_disk(folder)[0], filled), index)
+                self._stage_empty(empty_folders.remaining(empty, empty_folders.on_disk(folder)[0], filled), index)
             others = self._list_files("--others", env=index, cwd=folder)
             tops = (name.partition("/")[0] for name in others if not _CACHES & set(Path(name).parts))
             why = {name: f"{name} (more than {self.limits.max_unpacked_mib} MiB)" for name in large}
@@ -125,7 +125,7 @@ class Repository(CodeReader):
 
     def _unstage_empty(self, env: Mapping[str, str]) -> list[str]:
         """Remove the empty folders from an index and return them: git would ignore files inside a submodule entry."""
-        found = empty_folders.staged(self._list_files("--stage", env=env, cwd=self.path))
+        found = empty_folders.in_index(self._list_files("--stage", env=env, cwd=self.path))
         if found:
             names = "".join(f"{name}\0" for name in found).encode("utf-8", "surrogateescape")
             self.run("update-index", "-z", "--force-remove", "--stdin", env=env, stdin=names)
@@ -182,7 +182,7 @@ class Repository(CodeReader):
         `protocols`: those that git may use, joined by colons. `with_keys`: use the credentials and settings of the
         daemon's user. Raises InvalidInput with git's message; then nothing has changed.
         """
-        with holding(_locks[self.path]):
+        with locked(_locks[self.path]):
             self._folder()
             is_new = not self.exists
             self._create()

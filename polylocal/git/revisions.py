@@ -6,7 +6,7 @@ time and memory.
 
 import re
 
-MOST_REF = 255  # bytes; the limit of file systems
+MAX_REF = 255  # bytes; the limit of file systems
 SYNTAX = "a hash (at least 7 of its digits), a branch, a tag, or HEAD"
 
 _HASH = re.compile(r"[0-9a-f]{7,40}", re.IGNORECASE)
@@ -35,7 +35,7 @@ def is_ref(text: str) -> bool:
     if not text or text == "@" or text[0] in "-./" or text[-1] in "./" or _NOT_IN_REF.search(text):
         return False
     try:
-        return len(text.encode()) <= MOST_REF
+        return len(text.encode()) <= MAX_REF
     except UnicodeEncodeError:
         return False
 

@@ -62,13 +62,13 @@ def _find_url(given: str | None, base: str, depth: int, found: Collection) -> st
         raise InvalidInput([f"there are more than {MAX_SUBMODULES} submodules"])
     if depth > MAX_DEPTH:
         raise InvalidInput([f"submodules are fetched {MAX_DEPTH} deep"])
-    where = resolved(base, given)
+    where = resolve(base, given)
     if not where.isprintable():
         raise InvalidInput(["its URL contains control characters"])
     return where
 
 
-def resolved(base: str, url: str) -> str:
+def resolve(base: str, url: str) -> str:
     """Resolve a URL that begins with `./` or `../` against the URL of the outer repository."""
     if not url.startswith(("./", "../")):
         return url

@@ -34,7 +34,7 @@ _TOOLS = (
 _FALLBACKS = frozenset(  # settings of such tools with the version to use without a tag
     {"fallback_version", "fallback-version", "default_version", "default-version"}
 )
-MOST_TEXT = 512  # characters of an output of `git describe`
+MAX_TEXT = 512  # characters of an output of `git describe`
 
 _DESCRIBED = re.compile(r"(?P<tag>.+)-(?P<distance>[0-9]{1,9})-g(?P<commit>[0-9a-f]{4,64})(?P<dirty>-dirty)?")
 _TAG = re.compile(r"((?P<name>[a-z][a-z0-9._-]*?)[-_/])?v?(?P<version>[0-9].*)", re.IGNORECASE)
@@ -57,7 +57,7 @@ class Described:
 
 def parse(text: str) -> Described | None:
     """Parse the output of `git describe --long --dirty`; None for other texts."""
-    found = _DESCRIBED.fullmatch(text) if len(text) <= MOST_TEXT else None
+    found = _DESCRIBED.fullmatch(text) if len(text) <= MAX_TEXT else None
     if found is None or not revisions.is_ref(found["tag"]):
         return None
     return Described(found["tag"], int(found["distance"]), found["commit"], bool(found["dirty"]))

@@ -136,7 +136,7 @@ def limits(resources: Resources | None, capacity: Capacity | None = None) -> Lim
         cpus=amounts.ceiling(resources.cpu, capacity.cpus if capacity else None),
         memory_mib=amounts.ceiling(memory, capacity.memory_mib if capacity else None),
         # the engine refuses a smaller reservation; the queue counts it
-        memory_reservation_mib=soft if soft and soft >= amounts.LEAST_MEMORY_MIB else None,
+        memory_reservation_mib=soft if soft and soft >= amounts.MIN_MEMORY_MIB else None,
         gpus=amounts.gpus(resources, capacity),
     )
 

@@ -247,7 +247,7 @@ class _Line:
 
     def _shortage(self, wanted: Mapping[str, float]) -> Shortage | None:
         for resource, amount in wanted.items():
-            total = self._machine.of(resource) if self._machine else None
+            total = self._machine.amount(resource) if self._machine else None
             if total is None:
                 continue
             shortage = Shortage(resource, amount, total, tuple(self._reserved[resource]))

@@ -38,7 +38,7 @@ def instruction(name: object, value: object) -> str:
     return f'ENV {_escape_name(plain)}="{word}"'
 
 
-def expanded(variables: Sequence[Sequence[Any]] | None, inherited: Mapping[str, str]) -> dict[str, str]:
+def expand(variables: Sequence[Sequence[Any]] | None, inherited: Mapping[str, str]) -> dict[str, str]:
     """The values that a build gives to its variables. They can use `inherited` (of the base image) and earlier ones."""
     found: dict[str, str] = {}
     for name, value in variables or ():

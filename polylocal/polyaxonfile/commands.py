@@ -44,13 +44,13 @@ class _Token:
 def arguments(cmd: str | Sequence[str], shell: str) -> list[str]:
     """The argument list that runs a `cmd`. `shell`: the path of bash, or of another POSIX shell."""
     if isinstance(cmd, str):
-        text = continued(cmd)
+        text = add_backslashes(cmd)
         flags = ("-e", "-o", "pipefail") if shell == BASH else ("-e",)
         return [shell, *(flags if "\n" in text else ()), "-c", text]
     return [shell, "-e", "-c", _list(cmd, shell)]
 
 
-def continued(text: str) -> str:
+def add_backslashes(text: str) -> str:
     """Return the text with a backslash at the end of each continued line. Lines keep their numbers.
 
     A line continues the line above if it begins with `-`, `&&`, `||` or `|`, or if the line above ends with a
@@ -87,7 +87,7 @@ def continued(text: str) -> str:
     return _apply_edits(text, edits)
 
 
-def unfolded(text: str) -> str:
+def unfold(text: str) -> str:
     """Remove the backslashes that are left in a text after a YAML reader has folded its continued lines.
 
     These are, outside of quotes, a backslash between blanks, and a backslash before blanks and a `-`.
@@ -105,7 +105,7 @@ def run_instruction(step: str) -> str:
     A single command, on one or more lines, gets the shell form. A script gets the exec form, the only form that keeps
     line ends for all builders. Flags of RUN, and a step that is only a here-document, stay as they are.
     """
-    text = step if _is_one_line(step) else continued(step)
+    text = step if _is_one_line(step) else add_backslashes(step)
     flags, script = _split_run(text)
     if _is_one_instruction(text) or script.startswith("<<"):
         return f"RUN {text}"
@@ -155,7 +155,7 @@ def _list(items: Sequence[str], shell: str) -> str:
     """Join the items of a list into one script. `pipefail` is on only for items that are scripts themselves."""
     parts, fails_with_pipe = list[str](), False
     for item in items:
-        text = continued(item)
+        text = add_backslashes(item)
         if shell == BASH and ("\n" in text) != fails_with_pipe:
             fails_with_pipe = not fails_with_pipe
             text = f"set {'-' if fails_with_pipe else '+'}o pipefail\n{text}"

@@ -52,7 +52,7 @@ def read(source: object) -> tuple[dict[str, Any], Lines]:
         _check_length(source)
         documents = _read_text(source)
     else:
-        documents = [Document(scalars.unfolded(source), {})]
+        documents = [Document(scalars.unfold(source), {})]
     _check_size([document.data for document in documents])
     parts = [part for document in documents for part in _mappings(document)]
     merged, lines = parts[0] if parts else Document(None, {})
@@ -134,7 +134,7 @@ def _read_text(text: str) -> Sequence[Document]:
             except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
                 continue  # try the next notation; of the three error messages, YAML's is the best
             _check_size(found)
-            return [Document(scalars.unfolded(found), _lines_or_none(text))]
+            return [Document(scalars.unfold(found), _lines_or_none(text))]
     return _read_yaml(text)
 
 
@@ -189,8 +189,8 @@ def _load_yaml(text: str) -> Sequence[Document]:
     _check_events(text)
     if not scalars.may_have_folds(text):
         return _documents(text)
-    marked, marker = scalars.marked(text, [node for _, node in _nodes(text)])
-    return [Document(scalars.joined(document.data, marker), document.lines) for document in _documents(marked)]
+    marked, marker = scalars.mark(text, [node for _, node in _nodes(text)])
+    return [Document(scalars.unmark(document.data, marker), document.lines) for document in _documents(marked)]
 
 
 def _documents(text: str) -> list[Document]:

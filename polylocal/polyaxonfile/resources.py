@@ -11,8 +11,8 @@ from typing import Any
 
 from polylocal.polyaxonfile.models import Amount, Resources
 
-LEAST_CPUS = 0.01  # the kernel gives a container at least 1 ms of each 100 ms
-LEAST_MEMORY_MIB = 6.0  # the engine starts no container with a smaller limit
+MIN_CPUS = 0.01  # the kernel gives a container at least 1 ms of each 100 ms
+MIN_MEMORY_MIB = 6.0  # the engine starts no container with a smaller limit
 ROUNDING = 1e-6  # so that ten times 0.1 core fit into one core
 _NAMES = ("cpu", "memory", "gpu")
 _KEYS = ("requests", "limits")
@@ -31,7 +31,7 @@ class Capacity:
     memory_mib: MiB
     gpus: int | None = None
 
-    def of(self, name: str) -> float | None:
+    def amount(self, name: str) -> float | None:
         return {"cpu": self.cpus, "memory": self.memory_mib, "gpu": self.gpus}[name]
 
 
@@ -76,7 +76,7 @@ def problems(resources: Resources | None, capacity: Capacity | None = None) -> l
     if found or resources is None or capacity is None:
         return found
     for name, amount in _amounts(resources):
-        has = capacity.of(name)
+        has = capacity.amount(name)
         if has is not None and amount.reserved > has + ROUNDING:
             key = "requests" if amount.requests is not None else "limits"
             found.append((_path(name, key), _too_much(name, amount.reserved, has)))
@@ -87,9 +87,9 @@ def cuts(resources: Resources | None, capacity: Capacity) -> list[Problem]:
     """The limits above the capacity, as sentences for the history of the run. It can run with less."""
     found: list[Problem] = []
     for name, amount in _amounts(resources):
-        has, limits = capacity.of(name), amount.limits
+        has, limits = capacity.amount(name), amount.limits
         if has is not None and limits is not None and amount.reserved - ROUNDING <= has < limits - ROUNDING:
-            limit, most = spelled(name, limits), spelled(name, int(has))
+            limit, most = in_words(name, limits), in_words(name, int(has))
             found.append((_path(name, "limits"), f"The limit of {limit} is cut to what this machine has, {most}."))
     return found
 
@@ -120,11 +120,11 @@ def _contradictions(resources: Resources | None) -> Iterator[Problem]:
         requests, limits = amount.requests, amount.limits
         has_ceiling = limits is not None and (limits > 0 or name == "gpu")
         if requests is not None and limits is not None and has_ceiling and requests > limits:
-            text = f"`requests` ({spelled(name, requests)}) must not be above `limits` ({spelled(name, limits)})."
+            text = f"`requests` ({in_words(name, requests)}) must not be above `limits` ({in_words(name, limits)})."
             yield _path(name, "requests"), text
-        least = {"cpu": LEAST_CPUS, "memory": LEAST_MEMORY_MIB}.get(name, 0.0)
+        least = {"cpu": MIN_CPUS, "memory": MIN_MEMORY_MIB}.get(name, 0.0)
         if limits and limits < least:
-            yield _path(name, "limits"), f"A container needs at least {spelled(name, least)}, not {limits:g}."
+            yield _path(name, "limits"), f"A container needs at least {in_words(name, least)}, not {limits:g}."
 
 
 def _amounts(resources: Resources | None) -> Iterator[tuple[str, Amount]]:
@@ -141,20 +141,20 @@ def _path(name: str, key: str) -> Path:
 def _too_much(name: str, wanted: float, has: float) -> str:
     if name == "gpu" and not has:
         return (
-            f"The run asks for {spelled(name, wanted)}; this machine has none that the engine can give"
+            f"The run asks for {in_words(name, wanted)}; this machine has none that the engine can give"
             " (polylocal doctor says why); take `gpu` out to run on the processor."
         )
     unit = " MiB" if name == "memory" else ""
-    return f"The run asks for {spelled(name, wanted)}; this machine has {int(has)}{unit}."
+    return f"The run asks for {in_words(name, wanted)}; this machine has {int(has)}{unit}."
 
 
-def spelled(name: str, amount: float) -> str:
+def in_words(name: str, amount: float) -> str:
     if name == "memory":
-        return f"{plain(amount)} MiB of memory"
+        return f"{format_number(amount)} MiB of memory"
     word = "core" if name == "cpu" else "GPU"
-    return f"{plain(amount)} {word}" + ("" if amount == 1 else "s")
+    return f"{format_number(amount)} {word}" + ("" if amount == 1 else "s")
 
 
-def plain(amount: float) -> str:
+def format_number(amount: float) -> str:
     """A number as people write it. It is rounded down: an amount just above the capacity must not look equal to it."""
     return f"{math.floor(amount * 100) / 100:.2f}".rstrip("0").rstrip(".")

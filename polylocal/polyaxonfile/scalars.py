@@ -33,7 +33,7 @@ def may_have_folds(text: str) -> bool:
     return _CONTINUED.search(text) is not None
 
 
-def marked(text: str, nodes: Sequence[yaml.Node]) -> tuple[str, str]:
+def mark(text: str, nodes: Sequence[yaml.Node]) -> tuple[str, str]:
     """Replace each backslash that continues a line of a folded command with a marker, a character that is not in use.
 
     `nodes`: the documents of the text. Returns the text and the marker.
@@ -47,7 +47,7 @@ def marked(text: str, nodes: Sequence[yaml.Node]) -> tuple[str, str]:
     return "".join(pieces), marker
 
 
-def joined(value: Any, marker: str) -> Any:
+def unmark(value: Any, marker: str) -> Any:
     """Remove the markers from the data of a marked text.
 
     A marker before a fold becomes one blank. Any other becomes a backslash again: deeper indented lines of a folded
@@ -56,16 +56,16 @@ def joined(value: Any, marker: str) -> Any:
     if isinstance(value, str):
         return re.sub(f"[ \t]*{marker}[ \t]+(?![ \t\n])", " ", value).replace(marker, "\\")
     if isinstance(value, list):
-        return [joined(item, marker) for item in value]
+        return [unmark(item, marker) for item in value]
     if isinstance(value, dict):
-        return {joined(key, marker): joined(item, marker) for key, item in value.items()}
+        return {unmark(key, marker): unmark(item, marker) for key, item in value.items()}
     return value
 
 
-def unfolded(data: Any) -> Any:
+def unfold(data: Any) -> Any:
     """Remove the backslashes of folded lines from the commands of data that a client read from YAML."""
     if isinstance(data, list):  # mappings to be merged
-        return [unfolded(part) for part in data]
+        return [unfold(part) for part in data]
     if not isinstance(data, dict):
         return data
     return {key: _unfold(value, key in _COMMANDS) if key in _SECTIONS else value for key, value in data.items()}
@@ -121,7 +121,7 @@ def _keep_text(key: str, node: yaml.Node) -> None:
 
 def _unfold(value: Any, is_command: bool) -> Any:
     if isinstance(value, str):
-        return commands.unfolded(value) if is_command else value
+        return commands.unfold(value) if is_command else value
     if isinstance(value, list):
         return [_unfold(item, is_command) for item in value] if is_command else value
     if isinstance(value, dict):

@@ -136,19 +136,19 @@ def _make_image(run: Run, context: RunnerContext, cancel: Cancel, patiently: Pat
                 # the image was built, but the daemon ended before it recorded that
                 context.store.built_images.complete(run, found)
                 return BuildResult(found)
-            writer.say("polylocal: the daemon was restarted, building again")
+            writer.write_message("polylocal: the daemon was restarted, building again")
         store.transition(run, Status.BUILDING, "Preparing the build context")
         try:
             recipe = _recipe(run, context)
         except (NotFound, InvalidInput) as error:
-            writer.say(str(error))
+            writer.write_message(str(error))
             return BuildResult(None, str(error))
         store.record(run, dockerfile=recipe.text)
         chosen = patiently(lambda: _with_images(run, recipe, context, writer, cancel))
         if cancel.called:
             return None
         if chosen.problem:
-            writer.say(chosen.problem)
+            writer.write_message(chosen.problem)
             return BuildResult(None, chosen.problem)
         store.transition(run, Status.RUNNING, recorded={"builder": patiently(context.engine.builder)})
         result = _made(run, recipe, chosen, secrets, context, writer, cancel, patiently)
@@ -168,7 +168,7 @@ def _made(
     """Build with the engine, and once more if the engine ends during the build. Raises Cancelled."""
 
     def again() -> None:
-        writer.say("polylocal: the engine went away in the middle of the build, building again")
+        writer.write_message("polylocal: the engine went away in the middle of the build, building again")
 
     def note(image_id: str) -> None:
         context.store.built_images.add(run, image_id, is_whole=False, sources=chosen.projects)
@@ -262,7 +262,7 @@ def _chosen(
     if reference.is_trigger:
         return Chosen(problem=images.refusal(name) if is_image_id(name) else "")
     if name not in found:
-        found[name] = images.choose(run, name, context, writer.line, cancel)
+        found[name] = images.choose(run, name, context, writer.write_line, cancel)
     return found[name]
 
 
@@ -288,7 +288,7 @@ def _build(
                 build_context(text, context.repository(run), run.commit, recipe.folder, scratch=context.home.scratch)
             )
         except (NotFound, InvalidInput) as error:
-            writer.say(str(error))
+            writer.write_message(str(error))
             return BuildResult(None, str(error))
         request = BuildRequest(
             context=cast(BinaryIO, Stoppable(file, cancel)),
@@ -298,4 +298,4 @@ def _build(
             arguments=arguments,
             on_image=on_image,
         )
-        return context.engine.build(request, writer.line, cancel)
+        return context.engine.build(request, writer.write_line, cancel)

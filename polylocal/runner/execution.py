@@ -172,7 +172,7 @@ class Execution:
         context = self.context
         path, most = context.log_path(self.run), context.settings.max_log_mib
         with LogWriter(path, context.log_grew, max_mib=most) as writer:
-            writer.mark(text)
+            writer.write_gap(text)
 
     def patiently(self, call: Callable[[], T], on_trouble: Callable[[], None] = lambda: None) -> T:
         """Call the engine until it answers; `on_trouble` is called each time that it does not."""

@@ -11,7 +11,7 @@ from polylocal.engine.containers import Frame, Stream
 from polylocal.engine.events import Waiter
 from polylocal.errors import EngineError, EngineUnreachable, NotFound
 from polylocal.files import logs
-from polylocal.files.logs import CatchUp, LogChanged, LogWriter
+from polylocal.files.logs import LogChanged, LogWriter, StoredLogFilter
 from polylocal.files.masking import Mask, Masked
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.store.rows import Run
@@ -108,7 +108,7 @@ class Follower:
         except EngineError as error:  # somebody removed the container: the end of the run is known all the same
             log.warning("run=%s: its log may lack the end, the engine gives it no more: %s", self._run.label, error)
             if self._missing:
-                self._writer.say_lost(self._missing)
+                self._writer.write_lost(self._missing)
             self.mark("the engine gives no more of this log: what was written last may be missing here")
         self._missing = 0
 
@@ -126,10 +126,10 @@ class Follower:
     def _check_start(self) -> None:
         """Note in the log that the output of earlier containers was removed: nothing else has a copy of it."""
         if self._writer.size < self._run.log_start:
-            self._writer.say_lost(0, is_all=False)
+            self._writer.write_lost(0, is_all=False)
             self._run = self._store.runs.record(self._run, log_start=self._writer.size)
 
-    def _say_rest(self, catch_up: CatchUp) -> None:
+    def _say_rest(self, catch_up: StoredLogFilter) -> None:
         """Write the bytes that were held back as a possible beginning of a secret. No more output follows."""
         for number, masked in self._masked.items():
             self._writer.append(catch_up(number, masked.rest()), number, is_stored=True)
@@ -137,20 +137,20 @@ class Follower:
     def mark(self, text: str) -> int:
         """Write a line of polylocal's own. Returns the size of the log with it, in bytes."""
         try:
-            self._writer.mark(text)
+            self._writer.write_gap(text)
         except LogChanged:
             self._missing += self._writer.reopen()
             self._check_start()
-            self._writer.mark(text)
+            self._writer.write_gap(text)
         return self._writer.size
 
-    def _catch_up(self) -> CatchUp:
+    def _catch_up(self) -> StoredLogFilter:
         self._masked.clear()  # bytes that were held back are not in the file: they are sent again
         if not logs.has_times(self._writer.path):  # the lines in the file can't be counted: fetch all of them again
             self._writer.rewind(self._run.log_start)
-        return CatchUp(logs.positions(self._writer.path, self._run.log_start))
+        return StoredLogFilter(logs.positions(self._writer.path, self._run.log_start))
 
-    def _drain(self, stream: Stream, waiter: Waiter, catch_up: CatchUp | None) -> bool:
+    def _drain(self, stream: Stream, waiter: Waiter, catch_up: StoredLogFilter | None) -> bool:
         """Read a stream to its end. Returns whether it ended by itself.
 
         Some engines leave a stream open after the container's end: it is closed `DRAIN_S` after the death.
@@ -176,7 +176,7 @@ class Follower:
                 started.cancel()
         return has_ended
 
-    def _keep(self, frame: Frame, catch_up: CatchUp | None) -> None:
+    def _keep(self, frame: Frame, catch_up: StoredLogFilter | None) -> None:
         data = frame.data
         if self._mask:  # before the lines in the file are skipped: they may end in the middle of a secret
             data = self._masked.setdefault(frame.stream, Masked(self._mask))(data)

@@ -160,8 +160,8 @@ def _data(specification: Specification, context: RunnerContext) -> dict[str, Dat
     for name in environment.data_names:
         if name not in listed:
             path = ".".join(map(str, environment.path_of_data(name)))
-            raise NotFound(f"{path}: {data_folders.unknown(listed, name)}")
-    found = data_folders.chosen(listed, environment.data_names, all_of_them=environment.wants_all_data)
+            raise NotFound(f"{path}: {data_folders.unknown_message(listed, name)}")
+    found = data_folders.select(listed, environment.data_names, all_of_them=environment.wants_all_data)
     for problem in filter(None, (folder.problem(name) for name, folder in found.items())):
         raise NotFound(problem)
     return found
@@ -179,7 +179,7 @@ def _variables(build: Run, specification: Specification, context: RunnerContext)
     )  # the user's own Dockerfile may set them in an earlier stage
     if all(build_variables.instruction(name, value) in written for name, value in wanted):
         return {}
-    return build_variables.expanded(wanted, context.engine.image_config(_image(build)).env)
+    return build_variables.expand(wanted, context.engine.image_config(_image(build)).env)
 
 
 def _references(run: Run, specification: Specification, context: RunnerContext) -> dict[str, list[Run]]:

@@ -82,8 +82,8 @@ def check(host: str, *, by_proxy: bool = False, may_be_local: bool = False, reso
     the connection and may know other names; then `addresses` may be empty. `may_be_local`: an admin allowed this host,
     wherever it leads.
     """
-    name = normalized(host)
-    literal = parsed(name)
+    name = normalize(host)
+    literal = parse(name)
     if literal is not None:
         if not may_be_local and is_local(literal):
             raise _refusal(host, str(literal))
@@ -97,7 +97,7 @@ def check(host: str, *, by_proxy: bool = False, may_be_local: bool = False, reso
             return Host(name, ())
         raise UnknownHost([f"The host `{_printable(host)}` is unknown: {error}."]) from error
     for address in found:
-        known = parsed(address)
+        known = parse(address)
         if known is None or (not may_be_local and is_local(known)):
             raise _refusal(host, address)
     if not found and not by_proxy:
@@ -105,7 +105,7 @@ def check(host: str, *, by_proxy: bool = False, may_be_local: bool = False, reso
     return Host(name, tuple(found))
 
 
-def normalized(host: str) -> str:
+def normalize(host: str) -> str:
     """The normalized form of a host name or address. Raises UnknownHost for other texts."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     # IDNA maps full-width digits and other dots to ASCII
@@ -127,7 +127,7 @@ def normalized(host: str) -> str:
     return name
 
 
-def parsed(host: str) -> Address | None:
+def parse(host: str) -> Address | None:
     """Parse an address in any spelling that `getaddrinfo` accepts without a look-up; None for a name."""
     bare = host.strip("[]").partition("%")[0]
     try:
@@ -187,10 +187,10 @@ def _forms(address: Address) -> Iterator[Address]:
 def is_this_machine(host: str) -> bool:
     """Whether the host of a URL is this machine. Names are not resolved."""
     try:
-        name = normalized(host)
+        name = normalize(host)
     except UnknownHost:
         return False
-    literal = parsed(name)
+    literal = parse(name)
     if literal is None:
         return _is_local_name(name)
     return any(form.is_loopback or form.is_unspecified or is_own(form) for form in _forms(literal))

@@ -34,7 +34,7 @@ class Cancel:
             action()
 
     @contextmanager
-    def ending(self, action: Callable[[], None]) -> Iterator[None]:
+    def hook(self, action: Callable[[], None]) -> Iterator[None]:
         """Like `on_call`, for the duration of a block."""
         before = self._action
         self.on_call(action)
@@ -54,7 +54,7 @@ class Cancel:
 
 
 @contextmanager
-def holding(lock: threading.Lock, cancel: Cancel | None = None) -> Iterator[None]:
+def locked(lock: threading.Lock, cancel: Cancel | None = None) -> Iterator[None]:
     """Hold a lock for a block. Raises Cancelled if `cancel`, or the current one, is called before the lock is free."""
     cancel = cancel or current() or Cancel()
     while not lock.acquire(timeout=_POLL_S):

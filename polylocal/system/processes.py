@@ -23,7 +23,7 @@ _MAX_STDERR = 1 << 16  # last bytes of stderr to keep
 _BLOCKS = 512  # bytes in a block of `ulimit -f`
 _GRACE_S = 2.0  # seconds for a process to remove its lock files
 _UNLIMITED = "unlimited"
-_OUTGREW = re.compile(r"died of signal 25|File too large")
+_FILE_TOO_LARGE = re.compile(r"died of signal 25|File too large")
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Done:
     stderr: bytes
 
     @property
-    def words(self) -> str:
+    def message(self) -> str:
         return self.stderr.decode(errors="replace").strip()
 
     @property
-    def outgrew(self) -> bool:
+    def exceeded_file_size(self) -> bool:
         """Whether the process or a child exceeded `file_bytes`."""
-        return self.returncode == -signal.SIGXFSZ or _OUTGREW.search(self.words) is not None
+        return self.returncode == -signal.SIGXFSZ or _FILE_TOO_LARGE.search(self.message) is not None
 
 
 class TimedOut(InvalidInput):
@@ -64,7 +64,7 @@ class TooMuchOutput(InvalidInput):
     """A process wrote more output than its limit."""
 
 
-def limited(command: Sequence[str], limits: Limits) -> list[str]:
+def limited_command(command: Sequence[str], limits: Limits) -> list[str]:
     """A command that runs another one under the system's limits of memory, CPU time and file size."""
     blocks = _UNLIMITED if limits.file_bytes is None else str(max(1, limits.file_bytes // _BLOCKS))
     memory, seconds = str(limits.memory_mib << 10), str(int(limits.seconds) + 1)
@@ -72,27 +72,27 @@ def limited(command: Sequence[str], limits: Limits) -> list[str]:
 
 
 @contextmanager
-def ending(process: subprocess.Popen[bytes], *, goes_on: bool = False) -> Iterator[None]:
+def terminating(process: subprocess.Popen[bytes], *, goes_on: bool = False) -> Iterator[None]:
     """End a process and its children at the end of a block; with `goes_on`, only if the block fails.
 
     A cancellation of the operation ends the process at once, and the block raises Cancelled.
     """
     cancel = current() or Cancel()
     try:
-        with cancel.ending(lambda: _signal(process, signal.SIGTERM)):
+        with cancel.hook(lambda: _signal(process, signal.SIGTERM)):
             yield
         if cancel.called:
             raise Cancelled("The operation was cancelled.")
     except BaseException as error:
-        end(process)
+        terminate(process)
         if cancel.called and isinstance(error, Exception):
             raise Cancelled("The operation was cancelled.") from None
         raise
     if not goes_on:
-        end(process)
+        terminate(process)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def terminate(process: subprocess.Popen[bytes]) -> None:
     """End a process and its children, and close its pipes. Idempotent."""
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe:
@@ -114,7 +114,7 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> None:
             os.killpg(process.pid, number)
 
 
-def collected(process: subprocess.Popen[bytes], command: str, limits: Limits) -> tuple[bytes, bytes]:
+def collect_output(process: subprocess.Popen[bytes], command: str, limits: Limits) -> tuple[bytes, bytes]:
     """Wait for the end of a process. Returns its stdout and stderr. Raises TimedOut, TooMuchOutput."""
     kept = {pipe: bytearray() for pipe in (process.stdout, process.stderr) if pipe}
     until = time.monotonic() + limits.seconds

@@ -16,7 +16,7 @@ def word(number: float) -> str:
     return str(float(number))
 
 
-def reported(value: Any) -> Any:
+def parse_reported(value: Any) -> Any:
     """A reported value, with a float for the spellings of non-finite numbers that clients send.
 
     `null` is NaN, as JavaScript writes it. An integer too large for a float is infinite.
@@ -37,14 +37,14 @@ def as_float(number: float) -> float:
         return math.inf if number > 0 else -math.inf
 
 
-def nulled(value: Any) -> Any:
+def null_non_finite(value: Any) -> Any:
     """The data with None in place of non-finite numbers."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: nulled(item) for name, item in value.items()}
+        return {name: null_non_finite(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [nulled(item) for item in value]
+        return [null_non_finite(item) for item in value]
     return value
 
 

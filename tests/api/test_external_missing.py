@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from polylocal.api.api_context import ApiContext
-from polylocal.git.submodules import is_beside, resolved
+from polylocal.git.submodules import is_beside, resolve
 from polylocal.installation import Installation
 from polylocal.statuses import Kind
 from polylocal.store import Store
@@ -208,7 +208,7 @@ def test_submodules_beyond_the_limits_of_code_are_refused(
     ],
 )
 def test_the_url_of_a_submodule(base: str, url: str, found: str) -> None:
-    assert resolved(base, url) == found
+    assert resolve(base, url) == found
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ def test_a_leaving_client_stops_waiting_and_frees_its_slot() -> None:
         def work() -> None:
             cancel = current()
             assert cancel
-            with cancel.ending(go.set):
+            with cancel.hook(go.set):
                 go.wait(30)
             seen.append(cancel.called)
 

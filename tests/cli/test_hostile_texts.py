@@ -252,7 +252,7 @@ def test_a_live_table_of_a_group(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     from polylocal.cli import groups
 
     row = {"id": 1, "status": "running", "seconds": 1.0, "params": {"lr": HOSTILE}, "metrics": {HOSTILE: 1.0}}
-    show.put(groups._table(poisoned([row]), HOSTILE))
+    show.show(groups._table(poisoned([row]), HOSTILE))
     group = {f"num_{word}_experiments": 1 for word in ("succeeded", "failed", "stopped", "running", "pending")}
     best = {"metric": HOSTILE, "value": 1.0, "id": 1, "params": {HOSTILE: HOSTILE}}
     about = {"num_experiments": 5, "best_experiment": best, "started_at": None, **group}
@@ -288,7 +288,7 @@ def on_terminal(*arguments: str) -> str:
 
 
 def test_what_a_library_or_a_dying_thread_writes(capsys: pytest.CaptureFixture[str]) -> None:
-    with streams.guarded():
+    with streams.guard():
         print(HOSTILE, file=sys.stderr)
         print(HOSTILE)
         sys.stdout.writelines([HOSTILE, "\n"])

@@ -14,7 +14,7 @@ import pytest
 from support import eventually
 
 from polylocal.cli import console, watching
-from polylocal.cli.watching import Restless, Snapshots, Version
+from polylocal.cli.watching import LoopGuard, Snapshots, Version
 from polylocal.client.http import Client, RunReference
 from polylocal.errors import InvalidInput
 
@@ -245,7 +245,7 @@ def test_a_polyaxonfile_that_is_mended(start: Start, capsys: pytest.CaptureFixtu
 def test_a_log_that_the_runs_write_does_not_start_them_for_ever(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(console, "say", lambda text, style="": said.append(str(text)))
-    monkeypatch.setattr(watching, "MOST_SETTLE_S", 0.1)
+    monkeypatch.setattr(watching, "MAX_DEBOUNCE_S", 0.1)
     watched = start()
     end, log = threading.Event(), watched.folder / "out.log"
 
@@ -281,7 +281,7 @@ class Clocked:
     def __init__(self) -> None:
         self.now = 0.0
         self.size = 0
-        self.restless = Restless(soon_s=10, quiet_s=5)
+        self.restless = LoopGuard(after_start_s=10, quiet_s=5)
         self.starts = 0
         self.look_at: float | None = None
 
@@ -291,7 +291,7 @@ class Clocked:
         starts, self.look_at = self.restless.decide(set(names), lambda path: Version("file", size=self.size), self.now)
         if starts:
             self.starts += 1
-            self.restless.begun()
+            self.restless.run_started()
             self.restless._began = self.now
         return starts
 
@@ -346,4 +346,4 @@ def test_several_files_that_runs_write_together(clocked: Clocked) -> None:
 def test_new_names_for_each_run_do_not_start_them_for_ever(clocked: Clocked) -> None:
     for n in range(30):
         clocked.change(f"checkpoint-{n}.pt")
-    assert clocked.starts <= watching.MOST_SOON
+    assert clocked.starts <= watching.MAX_SOON_RUNS

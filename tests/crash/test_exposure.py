@@ -17,7 +17,7 @@ import pytest
 from support import Daemon, eventually, fill, job, small_disk, start_daemon, sweep
 
 from polylocal.client.http import RunReference
-from polylocal.daemon.accounts import LEAST_TOKEN
+from polylocal.daemon.accounts import MIN_TOKEN
 from polylocal.store import Store
 
 from .test_kill import finished, log, look, submit
@@ -116,7 +116,7 @@ def test_a_guessable_token_keeps_the_address_closed(tmp_path: Path, command: str
     home.mkdir()
     (home / "token").write_text("secret\n")
     said = complains(home, command, "--host", "0.0.0.0", "--port", "0")
-    assert f"the token in {home / 'token'} has only 6 characters, not {LEAST_TOKEN}" in said
+    assert f"the token in {home / 'token'} has only 6 characters, not {MIN_TOKEN}" in said
     assert "delete that file, and the next start makes a new one" in said
     assert "secret" not in said
 
@@ -125,7 +125,7 @@ def test_an_open_address_is_warned_of_once(tmp_path: Path) -> None:
     """Without a guessable token, the daemon starts and warns once."""
     home = tmp_path / "home"
     opened = start_daemon(home, "--host", "0.0.0.0")
-    assert len(opened.token) >= LEAST_TOKEN
+    assert len(opened.token) >= MIN_TOKEN
     try:
         assert whose(opened, opened.token) == "root"
     finally:

@@ -58,12 +58,12 @@ class World:
 
     def look(self, budget_gib: float | None = None) -> list[Item]:
         """Same as `polylocal gc --dry-run`, without the start of a process."""
-        found: list[Item] = look(self.daemon, lambda client: client.look(budget_gib))["results"]
+        found: list[Item] = look(self.daemon, lambda client: client.disk_usage(budget_gib))["results"]
         return found
 
     def collect(self, budget_gib: float | None = None) -> list[Item]:
         """Same as `polylocal gc`."""
-        found: list[Item] = look(self.daemon, lambda client: client.collect(budget_gib))["results"]
+        found: list[Item] = look(self.daemon, lambda client: client.gc(budget_gib))["results"]
         return found
 
     def build_image(self, mib: int = 1) -> RunReference:

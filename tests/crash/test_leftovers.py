@@ -61,7 +61,7 @@ def test_build_steps_of_a_killed_daemon_are_removed(
     daemon = start()
 
     def is_clean() -> bool:
-        look(daemon, lambda client: client.collect(None))  # the automatic collection begins half a minute later
+        look(daemon, lambda client: client.gc(None))  # the automatic collection begins half a minute later
         return not left()
 
     eventually(is_clean, 60)

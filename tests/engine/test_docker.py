@@ -23,7 +23,7 @@ from polylocal.engine.docker.engine import DockerEngine
 from polylocal.engine.plan import Limits, Mount
 from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.files import logs
-from polylocal.files.logs import CatchUp, LogWriter
+from polylocal.files.logs import LogWriter, StoredLogFilter
 from polylocal.planning.container import LOCALE_VARIABLES
 from polylocal.runner import locales, ownership
 
@@ -140,7 +140,7 @@ def test_a_log_followed_over_a_link_that_is_cut_is_byte_exact(docker_bench, torn
 
 
 def copy_log(engine: DockerEngine, container_id: str, path: Path, *, follow: bool) -> None:
-    catch_up = CatchUp(logs.positions(path))
+    catch_up = StoredLogFilter(logs.positions(path))
     with LogWriter(path) as writer, suppress(EngineUnreachable), engine.logs(container_id, follow=follow) as stream:
         for frame in stream:
             writer.append(catch_up(frame.stream, frame.data), frame.stream, frame.time_us)

@@ -68,4 +68,4 @@ def test_a_builder_reads_values_as_a_container_gets_them(
     finally:
         engine.close()
     found = environment(docker_bench, image)
-    assert {name: found[name] for name, _ in pairs} == build_variables.expanded(pairs, before)
+    assert {name: found[name] for name, _ in pairs} == build_variables.expand(pairs, before)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from polylocal.cli.files import Options, Written, put_together
+from polylocal.cli.files import Options, Written, combine
 from polylocal.polyaxonfile import SourceFile, Specification, of_member, parse
 from polylocal.runner.search import following
 from polylocal.statuses import Kind
@@ -63,7 +63,7 @@ class Shape:
     @property
     def written(self) -> Written:
         """The file as the command line sends it."""
-        return put_together([self.path], Options(params=self.options))
+        return combine([self.path], Options(params=self.options))
 
     @property
     def specification(self) -> Specification:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polylocal.daemon import autostart
-from polylocal.daemon.autostart import Service, kept, manager, render_plist, render_unit
+from polylocal.daemon.autostart import Service, kept_variables, manager, render_plist, render_unit
 from polylocal.errors import SetupError
 from polylocal.paths import Home
 
@@ -165,7 +165,7 @@ def test_the_variables_that_a_service_keeps() -> None:
         "POLYLOCAL_TOKEN": "secret",
         "POLYLOCAL_URL": "u",
     }
-    assert list(kept(environ).items()) == [("DOCKER_HOST", "x"), ("POLYLOCAL_PORT", "9")]
+    assert list(kept_variables(environ).items()) == [("DOCKER_HOST", "x"), ("POLYLOCAL_PORT", "9")]
 
 
 # -- with programs that record their arguments ----------------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_systemd_from_install_to_remove(programs: Programs) -> None:
         "It contains these variables of your environment: DOCKER_HOST, POLYLOCAL_MAX_RUNS",
         "The daemon is started, now and whenever you log in",
     ]
-    assert done.to_type[0].startswith("loginctl enable-linger")
+    assert done.next_commands[0].startswith("loginctl enable-linger")
     enable = ["systemctl --user daemon-reload", "systemctl --user enable --now polylocal.service"]
     restart = ["systemctl --user restart polylocal.service"]
     programs_calls = [call for call in programs.calls() if "is-active" not in call]
@@ -256,7 +256,7 @@ def test_without_a_systemd_of_the_user(programs: Programs, tmp_path: Path) -> No
         found = manager({**environ, "XDG_CONFIG_HOME": str(tmp_path / "config")}, "linux")
         assert found.file == tmp_path / "config/systemd/user/polylocal.service"
         assert not found.would_start_another()
-        assert found.install(PLAIN).to_type == [
+        assert found.install(PLAIN).next_commands == [
             "systemctl --user daemon-reload",
             "systemctl --user enable --now polylocal.service",
         ]

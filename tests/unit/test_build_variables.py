@@ -80,7 +80,7 @@ AS_WRITTEN = [
 @pytest.mark.parametrize("value", AS_WRITTEN)
 def test_a_value_arrives_as_it_was_written(value: str) -> None:
     assert built([["K", value], ["AFTER", "x"]]) == {"K": value, "AFTER": "x"}
-    assert build_variables.expanded([["K", value]], INHERITED) == {"K": value}
+    assert build_variables.expand([["K", value]], INHERITED) == {"K": value}
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_value_arrives_as_it_was_written(value: str) -> None:
 )
 def test_substitutions_are_put_in(value: str, expected: str) -> None:
     assert built([["K", value]]) == {"K": expected}
-    assert build_variables.expanded([["K", value]], INHERITED) == {"K": expected}
+    assert build_variables.expand([["K", value]], INHERITED) == {"K": expected}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_the_plain_form_stays_wherever_it_carries_the_value(pair: list[Any], lin
 
 def test_a_variable_sees_those_before_it() -> None:
     pairs = [["A", "1"], ["B", "$A 2"], ["A", "$A$B"]]
-    assert built(pairs) == build_variables.expanded(pairs, {}) == {"A": "11 2", "B": "1 2"}
+    assert built(pairs) == build_variables.expand(pairs, {}) == {"A": "11 2", "B": "1 2"}
 
 
 VALUES = st.text(st.sampled_from("ab_1 \t\"'\\$#{}:-+=é\u00a0\ufeff"), max_size=24) | st.text(max_size=12)
@@ -138,7 +138,7 @@ VALUES = st.text(st.sampled_from("ab_1 \t\"'\\$#{}:-+=é\u00a0\ufeff"), max_size
 def test_a_build_and_a_container_get_the_same_value(value: str) -> None:
     """A run from a user's Dockerfile and a run from an image have the same variables."""
     try:
-        assert built([["K", value]]) == build_variables.expanded([["K", value]], INHERITED)
+        assert built([["K", value]]) == build_variables.expand([["K", value]], INHERITED)
     except instructions.Unreadable:  # substitutions that older builders do not know
         assert re.search(r"\$\{\w+[:#%/?+-]", value)
 

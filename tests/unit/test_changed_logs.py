@@ -44,10 +44,10 @@ CHANGES: list[tuple[Callable[[Path], None], int]] = [(remove, 10), (empty, 10), 
 def test_missing_lines_are_reported_with_their_number(path: Path, change: Callable[[Path], None], missing: int) -> None:
     with LogWriter(path) as writer:
         for n in range(10):
-            writer.line(f"line {n}")
+            writer.write_line(f"line {n}")
         change(path)
-        writer.line("line 10")
-        writer.line("line 11")
+        writer.write_line("line 10")
+        writer.write_line("line 11")
     kept = b"".join(b"line %d\n" % n for n in range(10 - missing))
     mark = f"polylocal: {missing} lines are missing here: the log was changed from outside\n".encode()
     assert path.read_bytes() == kept + mark + b"line 10\nline 11\n"
@@ -70,7 +70,7 @@ def test_a_cut_line_is_ended_before_the_report(path: Path) -> None:
     with LogWriter(path) as writer:
         writer.append(b"one\ntwo\n")
         os.truncate(path, 6)
-        writer.mark("something else")
+        writer.write_gap("something else")
     first, second, third, fourth = path.read_bytes().splitlines()
     assert (first, second, fourth) == (b"one", b"tw", b"polylocal: something else")
     assert third.startswith(b"polylocal: one line is missing here")
@@ -79,9 +79,9 @@ def test_a_cut_line_is_ended_before_the_report(path: Path) -> None:
 def test_lines_appended_by_others_are_no_loss(path: Path) -> None:
     """Clients report lines for a run from outside its container. Each client has a separate writer."""
     with LogWriter(path) as one, LogWriter(path) as two:
-        one.line("a")
-        two.line("b")
-        one.line("c")
+        one.write_line("a")
+        two.write_line("b")
+        one.write_line("c")
     assert path.read_bytes() == b"a\nb\nc\n"
 
 
@@ -162,20 +162,20 @@ def test_a_follower_reads_the_report_of_missing_lines_and_continues(
 ) -> None:
     with LogWriter(path) as writer:
         for n in range(10):
-            writer.line(f"line {n}")
+            writer.write_line(f"line {n}")
         plain, stamped = Plain(path), Stamped(path)
         assert len(read(plain).splitlines()) == len(read(stamped).splitlines()) == 10
         change(path)
         assert read(plain) == read(stamped) == b""
-        writer.line("line 10")
+        writer.write_line("line 10")
         mark = f"polylocal: {missing} lines are missing here: the log was changed from outside".encode()
         assert read(plain).splitlines() == [mark, b"line 10"]
         assert [line.partition(b" -- ")[2] for line in read(stamped).splitlines()] == [mark, b"line 10"]
-        writer.line("line 11")
+        writer.write_line("line 11")
         assert read(plain) == b"line 11\n"
         change(path)
         assert read(plain) == b""
-        writer.line("line 12")
+        writer.write_line("line 12")
         assert read(plain).splitlines()[-1] == b"line 12"
 
 

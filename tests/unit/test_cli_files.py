@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from polylocal.cli.files import Options, put_together
+from polylocal.cli.files import Options, combine
 from polylocal.polyaxonfile import read
 
 DATA: dict[str, Any] = {"version": 1, "kind": "job", "build": {"image": "a", "nocache": True}, "params": {"p": None}}
@@ -35,8 +35,8 @@ def command(cmd: str) -> dict[str, Any]:
 def test_a_file_that_is_no_block_of_yaml(text: str, tmp_path: Path) -> None:
     path = tmp_path / "polyaxonfile.json"
     path.write_text(text, "utf-8")
-    alone = read(put_together([path]).text)[0]
-    assert read(put_together([path], Options(params=["lr=1"])).text)[0] == {
+    alone = read(combine([path]).text)[0]
+    assert read(combine([path], Options(params=["lr=1"])).text)[0] == {
         **alone,
         "params": {**alone.get("params", {}), "lr": 1},
     }
@@ -45,5 +45,5 @@ def test_a_file_that_is_no_block_of_yaml(text: str, tmp_path: Path) -> None:
 def test_such_a_file_keeps_its_lines(tmp_path: Path) -> None:
     path = tmp_path / "polyaxonfile.json"
     path.write_text(json.dumps(command("echo \U0001f600"), indent=2))
-    lines = read(put_together([path], Options(params=["lr=1"])).text)[1]
+    lines = read(combine([path], Options(params=["lr=1"])).text)[1]
     assert '"cmd"' in path.read_text().splitlines()[lines[("run", "cmd")] - 1]

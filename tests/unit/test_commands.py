@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from polylocal.polyaxonfile import commands
-from polylocal.polyaxonfile.commands import BASH, SH, arguments, continued, run_instruction, unfolded
+from polylocal.polyaxonfile.commands import BASH, SH, add_backslashes, arguments, run_instruction, unfold
 
 SHOW = "printf '[%s]'"
 A_AND_B = '["/bin/sh", "-e", "-c", "a\\nb"]'
@@ -120,7 +120,7 @@ def test_a_single_command_is_handed_over_as_it_is() -> None:
     ],
 )
 def test_backslashes_that_a_reader_left_are_taken_out(text: str, wanted: str) -> None:
-    assert unfolded(text) == wanted
+    assert unfold(text) == wanted
 
 
 @pytest.mark.parametrize(
@@ -168,4 +168,4 @@ def test_a_preamble_goes_into_scripts_alone() -> None:
 def test_no_text_takes_long(piece: str) -> None:
     """Twice the text takes about twice the time. A much larger factor means quadratic time."""
     text = piece * (100_000 // len(piece))
-    continued(text), unfolded(text), run_instruction(text)  # otherwise the time limit of each test ends it
+    add_backslashes(text), unfold(text), run_instruction(text)  # otherwise the time limit of each test ends it

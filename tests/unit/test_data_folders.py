@@ -10,7 +10,7 @@ import pytest
 
 from polylocal.daemon import doctor, main
 from polylocal.errors import SetupError
-from polylocal.files.data_folders import DataFolder, chosen
+from polylocal.files.data_folders import DataFolder, select
 from polylocal.settings import Settings, load
 
 
@@ -122,8 +122,8 @@ def test_tables_that_are_no_folder(home: Path, text: str) -> None:
 
 def test_a_run_sees_what_it_names_and_what_every_run_sees(home: Path) -> None:
     found = written(home, 'a = "/srv/a"\nb = {path = "/srv/b", always = true}\nc = "/srv/c"').data
-    wanted = [set(chosen(found, names, all_of_them=False)) for names in ([], ["c", "b"])]
-    assert (wanted, set(chosen(found, [], all_of_them=True))) == ([{"b"}, {"b", "c"}], {"a", "b", "c"})
+    wanted = [set(select(found, names, all_of_them=False)) for names in ([], ["c", "b"])]
+    assert (wanted, set(select(found, [], all_of_them=True))) == ([{"b"}, {"b", "c"}], {"a", "b", "c"})
 
 
 # -- existing and missing folders ------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def test_bounds_memory_and_file_sizes_of_git_and_its_children(bare: Path, fake: 
     assert (tmp_path / "limits").read_text().split() == [str(300 << 10), str((1 << 20) // 512), "10"]
     fake(f"head -c 3000000 /dev/zero > {tmp_path}/large")
     done = command.run("gc", git_dir=bare, limits=processes.Limits(file_bytes=1 << 20))
-    assert done.returncode == 128 + signal.SIGXFSZ or done.outgrew
+    assert done.returncode == 128 + signal.SIGXFSZ or done.exceeded_file_size
     assert (tmp_path / "large").stat().st_size <= 1 << 20
 
 
@@ -129,7 +129,7 @@ def test_tells_when_a_file_outgrew_its_limit(bare: Path, tmp_path: Path) -> None
     limits = processes.Limits(file_bytes=1 << 20)
     done = command.run("hash-object", "-w", "--", str(tmp_path / "big"), git_dir=bare, limits=limits)
     assert done.returncode != 0
-    assert done.outgrew
+    assert done.exceeded_file_size
 
 
 def test_a_zero_byte_is_the_callers_fault(bare: Path) -> None:

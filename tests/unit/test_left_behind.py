@@ -113,7 +113,7 @@ def test_data_between_holes_is_copied(folder: Path, tmp_path: Path, size: int, d
 def test_a_file_with_very_many_holes_is_listed_in_few_pieces(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sparse, "MOST_EXTENTS", 10)
+    monkeypatch.setattr(sparse, "MAX_EXTENTS", 10)
     with (folder / "f").open("wb") as file:
         for n in range(100):
             file.seek(n * 100_000)
@@ -124,8 +124,8 @@ def test_a_file_with_very_many_holes_is_listed_in_few_pieces(
     assert (tmp_path / "copy" / "f").read_bytes() == (folder / "f").read_bytes()
 
 
-def test_a_file_with_too_many_holes_is_left_out_and_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparse, "MOST_EXTENTS", 2)
+def test_a_file_with_too_many_holes_is_left_out_and_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse, "MAX_EXTENTS", 2)
     with (folder / "f").open("wb") as file:
         for n in range(4):
             file.seek(n << 40)
@@ -168,7 +168,7 @@ def test_a_compressed_file_is_not_sparse(folder: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "stat", lambda *a, **k: compressed(look(*a, **k)))
     monkeypatch.setattr(os, "fstat", lambda *a, **k: compressed(fstat(*a, **k)))
-    monkeypatch.setattr(packing, "MOST_HOLES", 1 << 20)
+    monkeypatch.setattr(packing, "MAX_HOLES", 1 << 20)
     with tarfile.open(fileobj=io.BytesIO(packed(folder))) as tar:
         member = tar.getmember("f")
         assert not member.issparse()

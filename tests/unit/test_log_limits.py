@@ -11,7 +11,7 @@ from support import fill, small_disk
 
 from polylocal.errors import StoreError
 from polylocal.files import logs
-from polylocal.files.logs import OWN, STDERR, STDOUT, CatchUp, LogWriter
+from polylocal.files.logs import OWN, STDERR, STDOUT, LogWriter, StoredLogFilter
 
 MIB = 1 << 20
 CUT = b"polylocal: the log is cut here: it has reached 1 MiB (max_log_mib)\n"
@@ -60,7 +60,7 @@ def test_a_log_of_just_its_limit_is_whole(path: Path) -> None:
 def test_a_line_of_our_own_begins_a_line(path: Path, before: bytes, expected: bytes) -> None:
     with LogWriter(path) as writer:
         writer.append(before)
-        writer.mark("words")
+        writer.write_gap("words")
         writer.append(b"after\n")
     assert path.read_bytes() == expected + b"polylocal: words\nafter\n"
     assert [stream for stream, _ in logs.streams(path)][-2:] == [OWN, STDOUT]
@@ -70,7 +70,7 @@ def test_our_own_lines_are_not_part_of_the_runs_output(path: Path) -> None:
     with LogWriter(path) as writer:
         writer.append(b"one\ntw")
         writer.append(b"e\n", STDERR)
-        writer.mark("words\nand words")
+        writer.write_gap("words\nand words")
         writer.append(b"o\nthr")
     found = logs.positions(path)
     assert (found[STDOUT].lines, found[STDOUT].unfinished) == (2, 3)
@@ -81,13 +81,13 @@ def test_our_own_lines_are_not_part_of_the_runs_output(path: Path) -> None:
 def test_a_new_container_is_counted_from_where_its_output_begins(path: Path) -> None:
     with LogWriter(path) as writer:
         writer.append(b"first\nfirst\n")
-        writer.mark("another one")
+        writer.write_gap("another one")
         start = writer.size
         writer.append(b"second\nha")
     found = logs.positions(path, start)
     assert (found[STDOUT].lines, found[STDOUT].unfinished) == (1, 2)
     assert logs.positions(path, path.stat().st_size)[STDOUT].lines == 0
-    missing = CatchUp(found)
+    missing = StoredLogFilter(found)
     assert missing(STDOUT, b"second\nhalf\nthird\n") == b"lf\nthird\n"
 
 
@@ -101,7 +101,7 @@ def test_marks_anywhere_change_no_position(tmp_path: Path, pieces: list[tuple[in
         with LogWriter(path) as writer:
             for number, (stream, data) in enumerate(pieces):
                 if path is marked and number == at % (len(pieces) or 1):
-                    writer.mark("words")
+                    writer.write_gap("words")
                 writer.append(data, stream)
     assert logs.positions(plain) == logs.positions(marked)
 
@@ -127,7 +127,7 @@ def test_a_write_without_room_leaves_a_prefix_and_continues_exactly(tmp_path: Pa
         for stream, data in kept.items():
             assert whole[stream].startswith(data)
         ballast.unlink()
-        missing = CatchUp(logs.positions(path))
+        missing = StoredLogFilter(logs.positions(path))
         with LogWriter(path) as writer:
             for stream, data in whole.items():
                 writer.append(missing(stream, data), stream, is_stored=True)

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from polylocal.files import logs
-from polylocal.files.logs import STDERR, STDOUT, CatchUp, LogWriter, Piece
+from polylocal.files.logs import STDERR, STDOUT, LogWriter, Piece, StoredLogFilter
 
 Pieces = list[tuple[int, bytes]]
 
@@ -120,7 +120,7 @@ def write(path: Path, pieces: Pieces, *, is_stored: bool = False) -> None:
 
 
 def catch_up(path: Path, frames: Pieces) -> None:
-    missing = CatchUp(logs.positions(path))
+    missing = StoredLogFilter(logs.positions(path))
     write(path, [(stream, missing(stream, data)) for stream, data in frames], is_stored=True)
 
 
@@ -206,8 +206,8 @@ def test_nothing_appended_leaves_no_record(tmp_path: Path) -> None:
 
 def test_a_line_of_our_own_ends_in_one_newline(tmp_path: Path) -> None:
     with LogWriter(tmp_path / "run.log") as writer:
-        writer.line("building\n\n")
-        writer.line("ü")
+        writer.write_line("building\n\n")
+        writer.write_line("ü")
         assert writer.size == len("building\nü\n".encode())
     assert (tmp_path / "run.log").read_text() == "building\nü\n"
 
@@ -304,7 +304,7 @@ def test_a_catch_up_that_is_cut_too_is_caught_up(rough: Rough, first: int, secon
         path = new_log(folder)
         write(path, kept)
         views = {stream: engine_view(of_stream(pieces, stream)) for stream in STREAMS}
-        frames, missing = frames_of(views, 16384), CatchUp(logs.positions(path))
+        frames, missing = frames_of(views, 16384), StoredLogFilter(logs.positions(path))
         late = [(stream, missing(stream, data)) for stream, data in frames]
         write(path, without_half_lost(cut_at(late, second % (size_of(late) + 1))), is_stored=True)
         catch_up(path, frames)
@@ -314,7 +314,7 @@ def test_a_catch_up_that_is_cut_too_is_caught_up(rough: Rough, first: int, secon
 def test_a_complete_log_takes_nothing_more(tmp_path: Path) -> None:
     pieces = [(STDOUT, b"one\n"), (STDERR, b"two"), (STDOUT, b"\xff\xfe three")]
     write(tmp_path / "run.log", pieces)
-    missing = CatchUp(logs.positions(tmp_path / "run.log"))
+    missing = StoredLogFilter(logs.positions(tmp_path / "run.log"))
     frames = [(stream, b"".join(engine_view(of_stream(pieces, stream)))) for stream in STREAMS]
     assert [missing(stream, data) for stream, data in frames] == [b"", b""]
 
@@ -366,7 +366,7 @@ def test_memory_stays_flat_for_a_long_log(tmp_path: Path) -> None:
         with LogWriter(path) as writer:
             for number in range(50):
                 writer.append(block, STDOUT, number * 10_000)
-        missing = CatchUp(logs.positions(path))
+        missing = StoredLogFilter(logs.positions(path))
         assert sum(len(missing(STDOUT, data)) for data in logs.read(path)) == 0
         assert sum(map(len, logs.stamped(path))) == 50_000 * (27 + 1000)
         peak = tracemalloc.get_traced_memory()[1]
@@ -380,9 +380,9 @@ def test_sentences_of_our_own_steer_no_terminal_and_look_like_no_line_of_the_run
     path = tmp_path / "run.log"
     with LogWriter(path) as writer:
         writer.append(b"\x1b[31mred\n")
-        writer.line("Step 1/2 : \x1b[1mof a build\x1b[0m")
-        writer.say("there is no image \x1b]52;c;x\x07\nfaked")
-        writer.mark("file \x9b31m\u202e\nfaked is left out")
+        writer.write_line("Step 1/2 : \x1b[1mof a build\x1b[0m")
+        writer.write_message("there is no image \x1b]52;c;x\x07\nfaked")
+        writer.write_gap("file \x9b31m\u202e\nfaked is left out")
     assert path.read_bytes() == (
         b"\x1b[31mred\nStep 1/2 : \x1b[1mof a build\x1b[0m\n"
         b"there is no image \\x1b]52;c;x\\x07\n    faked\n"

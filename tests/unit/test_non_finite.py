@@ -24,18 +24,18 @@ from polylocal.text import non_finite
         (-(10**400), "-inf"),
     ],
 )
-def test_texts_of_clients_for_non_finite_numbers(value: Any, word: str) -> None:
-    assert non_finite.word(non_finite.reported(value)) == word
+def test_what_clients_send_for_a_number_that_is_not_finite(value: Any, word: str) -> None:
+    assert non_finite.word(non_finite.parse_reported(value)) == word
 
 
 @pytest.mark.parametrize("value", [0.5, 7, "0.5", "x", "info", "infinite", [], {}])
 def test_anything_else_stays(value: Any) -> None:
-    assert non_finite.reported(value) == value
+    assert non_finite.parse_reported(value) == value
 
 
 def test_nulls_at_any_depth() -> None:
     data = {"a": math.nan, "b": [1, math.inf, {"c": -math.inf, "d": "nan"}], "e": 1e308, "f": None}
-    made = non_finite.nulled(data)
+    made = non_finite.null_non_finite(data)
     assert made == {"a": None, "b": [1, None, {"c": None, "d": "nan"}], "e": 1e308, "f": None}
     assert json.dumps(made, allow_nan=False)
 

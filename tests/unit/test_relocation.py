@@ -15,7 +15,7 @@ import pytest
 from support import unpack
 
 from polylocal.daemon import relocation, restore
-from polylocal.daemon.accounts import settle_deleted_users
+from polylocal.daemon.accounts import finish_user_removals
 from polylocal.daemon.project_links import ProjectLinks
 from polylocal.daemon.relocation import relocate
 from polylocal.errors import SetupError, StoreError
@@ -370,6 +370,6 @@ def test_a_start_removes_what_a_deleted_user_left(settings: Any, store: Store, r
     for name in ("root_personal", "ann_personal", "main"):
         (home.downloads / name).mkdir(parents=True)
     (home.secrets / "ann.deleted").mkdir(parents=True)
-    settle_deleted_users(store, home)
+    finish_user_removals(store, home)
     assert sorted(path.name for path in home.downloads.iterdir()) == ["main", "root_personal"]
     assert list(home.secrets.iterdir()) == []

@@ -33,7 +33,7 @@ def _names(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_ssh_goes_to_the_address_and_checks_the_names_key(url: str, git_gets: str, known_as: str) -> None:
-    way = remotes.checked(url)
+    way = remotes.find_route(url)
     assert (way.url, way.protocols) == (git_gets, "ssh")
     command = way.environment["GIT_SSH_COMMAND"]
     assert "-o HostName=198.51.100.7 " in command
@@ -43,10 +43,10 @@ def test_ssh_goes_to_the_address_and_checks_the_names_key(url: str, git_gets: st
 
 
 def test_the_git_protocol_goes_to_the_address_and_names_the_host() -> None:
-    way = remotes.checked(f"git://{FAR}/a.git")
+    way = remotes.find_route(f"git://{FAR}/a.git")
     assert (way.url, way.protocols) == ("git://198.51.100.7/a.git", "git")
     assert way.environment == {"GIT_OVERRIDE_VIRTUAL_HOST": FAR}
-    way = remotes.checked(f"git://{FAR}:9999/a.git")
+    way = remotes.find_route(f"git://{FAR}:9999/a.git")
     assert way.url == "git://198.51.100.7:9999/a.git"
     assert way.environment == {"GIT_OVERRIDE_VIRTUAL_HOST": f"{FAR}:9999"}
 
@@ -56,16 +56,16 @@ def test_http_is_pinned_and_follows_nothing(monkeypatch: pytest.MonkeyPatch) -> 
         return None
 
     monkeypatch.setattr(remotes, "_redirect", no_redirect)
-    way = remotes.checked(f"https://me:word@{FAR}/a.git?x")
+    way = remotes.find_route(f"https://me:word@{FAR}/a.git?x")
     assert (way.url, way.protocols) == (f"https://me:word@{FAR}/a.git?x", "http:https")
     assert way.config["http.followRedirects"] == "false"
     assert way.config["http.curloptResolve"] == f"{FAR}:443:198.51.100.7,[2001:db8::7]"
-    assert remotes.checked(f"http://{FAR}:8080/a").config["http.curloptResolve"].startswith(f"{FAR}:8080:")
+    assert remotes.find_route(f"http://{FAR}:8080/a").config["http.curloptResolve"].startswith(f"{FAR}:8080:")
 
 
 @pytest.mark.parametrize("url", ["file:///etc", "/etc", "./x", "x", "ext::sh -c x", "fd::1", "nosuch://x/y", "-x", ""])
 def test_other_forms_get_no_protocol(url: str) -> None:
-    assert remotes.checked(url) == remotes.Route(url, "")
+    assert remotes.find_route(url) == remotes.Route(url, "")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_other_forms_get_no_protocol(url: str) -> None:
 )
 def test_urls_that_do_not_name_another_machine(url: str) -> None:
     try:
-        way = remotes.checked(url)
+        way = remotes.find_route(url)
     except InvalidInput:
         return
     assert way.protocols == ""
@@ -99,8 +99,8 @@ def test_a_password_goes_to_the_server_that_it_is_for() -> None:
 
 def test_hosts_that_the_settings_allow_may_be_local() -> None:
     allowed = ["127.0.0.1:3000", "near.example.test"]
-    assert remotes.checked("git://127.0.0.1:3000/a", allowed).url == "git://127.0.0.1:3000/a"
-    assert remotes.checked("near.example.test:a", allowed).protocols == "ssh"
+    assert remotes.find_route("git://127.0.0.1:3000/a", allowed).url == "git://127.0.0.1:3000/a"
+    assert remotes.find_route("near.example.test:a", allowed).protocols == "ssh"
     for url in ("git://127.0.0.1:3001/a", "git://127.0.0.1/a", "git://localhost:3000/a", "ssh://[::1]:3000/a"):
         with pytest.raises(InvalidInput, match="Only an admin"):
-            remotes.checked(url, allowed)
+            remotes.find_route(url, allowed)

@@ -128,7 +128,7 @@ def test_a_kill_while_a_user_is_deleted_is_settled_by_the_next_start(
     secret_store = SecretStore(tmp_path / "secrets")
     secret_store.write("ann", "aws", {"KEY": "of ann"})
     (tmp_path / "secrets" / "ann").rename(tmp_path / "secrets" / "ann.deleted")
-    secret_store.settle(users)
+    secret_store.finish_removals(users)
     assert secret_store.names("ann") == (["aws"] if is_kept else [])
     assert not (tmp_path / "secrets" / "ann.deleted").exists()
 

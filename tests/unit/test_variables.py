@@ -185,14 +185,14 @@ def test_a_mapping_overrides_pairs() -> None:
 def test_a_variable_of_the_shell_arrives_as_it_is(value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MINE", value)
     (tmp_path / "a.yml").write_text(f"{TEXT}  env_vars: [[OTHER, 1.0]]\n")
-    written = files.put_together([tmp_path / "a.yml"], files.Options(variables=["MINE"]))
+    written = files.combine([tmp_path / "a.yml"], files.Options(variables=["MINE"]))
     assert parse(written.text, Kind.JOB).environment.variables == {"OTHER": "1.0", "MINE": value}
 
 
 def test_a_value_of_the_command_line_may_be_any_text(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(job(params={"lr": 0.5}), indent="\t"))
     given = ["A=1.10", "B=true", "C=", "D=x=y", "E={{ lr }}", "F=😀 \x7fé", "A=2.0"]
-    written = files.put_together([tmp_path / "a.json"], files.Options(variables=given, params=["emoji=😀"]))
+    written = files.combine([tmp_path / "a.json"], files.Options(variables=given, params=["emoji=😀"]))
     found = parse(written.text, Kind.JOB)
     wanted = {"A": "2.0", "B": "true", "C": "", "D": "x=y", "E": "0.5", "F": "😀 \x7fé"}
     assert (found.environment.variables, found.params["emoji"]) == (wanted, "😀")

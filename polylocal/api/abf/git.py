@@ -63,10 +63,10 @@ def serve(call: AbfCall, body: IO[bytes]) -> Response:
         repository = call.context.repository(project)
         repository.create(project.default_branch)
         if path == "git-receive-pack":
-            stack.enter_context(repository.changed_by_git())
+            stack.enter_context(repository.receive_push())
             call.context.check_room()
         process = _started(call, repository, path, body)
-        with processes.ending(process, goes_on=True):
+        with processes.terminating(process, goes_on=True):
             status, headers = _head(process)
             rest = _rest(process)
             if path == "git-receive-pack":  # the response is short, and a slow reader must not hold the lock
@@ -112,7 +112,7 @@ def _started(call: AbfCall, repository: Repository, path: str, body: IO[bytes]) 
     return command.start(
         "http-backend",
         env=environment,
-        config={"receive.maxInputSize": str(most), "core.hooksPath": str(pre_receive.prepared(repository.path))},
+        config={"receive.maxInputSize": str(most), "core.hooksPath": str(pre_receive.write_hook(repository.path))},
         stdin=body.fileno(),
         stderr=subprocess.DEVNULL,
         limits=_LIMITS,
@@ -140,7 +140,7 @@ def _rest(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
             if time.monotonic() > until:
                 return
     finally:
-        processes.end(process)
+        processes.terminate(process)
 
 
 def limit(context: ApiContext) -> int:
