@@ -1,6 +1,6 @@
-"""Learn to tell two interleaved half-moons apart: a small neural network in plain Python, trained point by point.
+"""Train a small neural network in plain Python to separate two interleaved half-moons.
 
-Nothing is downloaded, and nothing must be installed.
+It needs no downloads and no packages.
 """
 
 from __future__ import annotations
@@ -46,36 +46,36 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lr", type=float, default=0.1, help="how far one step goes")
+    parser.add_argument("--lr", type=float, default=0.1, help="learning rate")
     parser.add_argument("--units", type=int, default=8, help="size of the hidden layer")
-    parser.add_argument("--epochs", type=int, default=30, help="how often every point is seen")
-    parser.add_argument("--noise", type=float, default=0.15, help="how much the moons are blurred")
+    parser.add_argument("--epochs", type=int, default=30, help="passes over all points")
+    parser.add_argument("--noise", type=float, default=0.15, help="standard deviation of the noise")
     parser.add_argument("--seed", type=int, default=7, help="the same seed gives the same network")
     return parser.parse_args()
 
 
 def moon(generator: random.Random, noise: float) -> Point:
-    """One point on the upper or the lower half-moon, and which of them it is."""
+    """A point on the upper (label 1) or the lower half-moon (label 0), with its label."""
     angle, label = generator.uniform(0, math.pi), generator.randrange(2)
     x, y = (math.cos(angle), math.sin(angle)) if label else (1 - math.cos(angle), 0.5 - math.sin(angle))
     return x + generator.gauss(0, noise), y + generator.gauss(0, noise), label
 
 
 class Network:
-    """Two inputs, one hidden layer, one probability."""
+    """A neural network with two inputs, one hidden layer and one output, a probability."""
 
     def __init__(self, units: int, generator: random.Random) -> None:
         self.hidden = [[generator.gauss(0, 1) for _ in range(3)] for _ in range(units)]
         self.output = [generator.gauss(0, 1 / math.sqrt(units)) for _ in range(units + 1)]
 
     def probability(self, x: float, y: float) -> tuple[float, list[float]]:
-        """That the point is on the upper moon, and what the hidden units say."""
+        """The probability that the point is on the upper moon, and the values of the hidden units."""
         hidden = [math.tanh(a * x + b * y + c) for a, b, c in self.hidden] + [1.0]
         total = sum(weight * value for weight, value in zip(self.output, hidden, strict=True))
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, total)))), hidden
 
     def learn(self, point: Point, lr: float) -> None:
-        """One step down the slope of the loss at this point."""
+        """Take one step of gradient descent for this point."""
         x, y, label = point
         probability, hidden = self.probability(x, y)
         error = probability - label
@@ -94,9 +94,9 @@ class Network:
 
 
 def reporter() -> Callable[[Metrics], None]:
-    """Where metrics go: through polyaxon-client where it is installed, else to the API of the run, else nowhere."""
+    """A function that reports metrics: with polyaxon-client if it is installed, otherwise by a POST request."""
     if "POLYAXON_EXPERIMENT_INFO" not in os.environ:
-        return lambda metrics: None  # not an experiment: the printed lines are all there is
+        return lambda metrics: None  # not an experiment
     try:
         from polyaxon_client.tracking import Experiment
     except ImportError:
@@ -106,7 +106,7 @@ def reporter() -> Callable[[Metrics], None]:
 
 
 def post(metrics: Metrics) -> None:
-    """The one request that the client would make."""
+    """Send the same request as polyaxon-client."""
     run = json.loads(os.environ["POLYAXON_EXPERIMENT_INFO"])
     owner, project = run["project_name"].split(".")
     number = run["experiment_name"].split(".")[-1]

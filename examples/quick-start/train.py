@@ -1,4 +1,4 @@
-"""Learn to read handwritten digits: a random forest that grows step by step, measured after every step.
+"""Train a random forest to read handwritten digits. It grows step by step and is measured after every step.
 
 The data set comes with scikit-learn: 1797 images of 8 x 8 pixels. Nothing is downloaded.
 """
@@ -31,7 +31,7 @@ def main() -> None:
 
     model = RandomForestClassifier(max_depth=options.max_depth, random_state=options.seed, warm_start=True)
     for trees in sizes(options.trees, options.step):
-        model.set_params(n_estimators=trees)  # with warm_start, fit() keeps the trees it has and adds the missing ones
+        model.set_params(n_estimators=trees)  # with warm_start, fit() keeps the trees and adds the missing ones
         model.fit(train_images, train_digits)
         metrics = measure(test_digits, model.predict(test_images))
         print(f"{trees:4d} trees  accuracy {metrics['accuracy']:.4f}  macro F1 {metrics['macro_f1']:.4f}")
@@ -50,21 +50,21 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trees", type=int, default=120, help="size of the full-grown forest")
+    parser.add_argument("--trees", type=int, default=120, help="number of trees at the end")
     parser.add_argument("--step", type=int, default=20, help="trees to add between two measurements")
-    parser.add_argument("--max-depth", type=int, default=16, help="longest way from the root of a tree to a leaf")
+    parser.add_argument("--max-depth", type=int, default=16, help="maximum depth of a tree")
     parser.add_argument("--seed", type=int, default=7, help="the same seed gives the same forest")
     return parser.parse_args()
 
 
 def split_digits(seed: int) -> list[ndarray]:
-    """Images to learn from and to test on, and their digits; every digit has the same share in both."""
+    """Training images, test images and their digits. Every digit has the same share in both sets."""
     images, digits = load_digits(return_X_y=True)
     return train_test_split(images, digits, test_size=0.2, random_state=seed, stratify=digits)
 
 
 def sizes(trees: int, step: int) -> Iterator[int]:
-    """20, 40, … up to the full size, which always is the last."""
+    """20, 40, … up to the full size, which is always the last."""
     yield from range(step, trees, step)
     yield trees
 

@@ -1,7 +1,7 @@
-"""Learn to read handwritten digits with a small neural network, and tell its accuracy after every epoch.
+"""Learn to read handwritten digits with a small neural network, and report its accuracy.
 
-The data set comes with scikit-learn. What is measured is reported by a plain POST: no client package is needed, and
-outside a container nothing is reported.
+The data set comes with scikit-learn. The accuracy is reported by a POST request, without a client package. Outside a
+container nothing is reported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
-TEST = 500  # the last images are kept to test on
+TEST = 500  # the last images test the network
 
 
 def main() -> None:
@@ -43,15 +43,15 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lr", type=float, default=0.01, help="learning rate")
     parser.add_argument("--units", type=int, default=32, help="size of the hidden layer")
-    parser.add_argument("--activation", default="relu", help="of the hidden layer")
-    parser.add_argument("--epochs", type=int, default=8, help="how often each image is looked at")
+    parser.add_argument("--activation", default="relu", help="activation function of the hidden layer")
+    parser.add_argument("--epochs", type=int, default=8, help="passes over all images")
     parser.add_argument("--every", type=int, default=5, help="epochs between two reports")
     parser.add_argument("--seed", type=int, default=7, help="the same seed gives the same network")
     return parser.parse_args()
 
 
 def report(**values: float) -> None:
-    """POST …/experiments/{id}/metrics/: where and as whom is in the environment."""
+    """POST …/experiments/{id}/metrics/. The environment contains the URL and the token."""
     if "POLYAXON_EXPERIMENT_INFO" not in os.environ:
         return
     user, project, *_, number = json.loads(os.environ["POLYAXON_EXPERIMENT_INFO"])["experiment_name"].split(".")

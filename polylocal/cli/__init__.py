@@ -7,7 +7,7 @@ from polylocal.cli import streams
 
 
 def main() -> None:
-    """Run the program `polylocal`. Each error is printed as one line that says what to do."""
+    """Run the program `polylocal`. Prints each error as one line with advice."""
     try:
         with streams.guard() as output:
             if sys.argv[1:] == ["--version"]:  # importing the command line parser takes five times as long

@@ -17,7 +17,7 @@ def backup(
 ) -> None:
     """Write the whole home folder into one archive. The daemon may keep running.
 
-    The archive holds tokens and secrets, so only you can read it.
+    The archive contains tokens and secrets, so only you can read it.
     """
     from polylocal.daemon import backup
 
@@ -50,7 +50,7 @@ def restore(
         if done.under_way:
             open_ones = _count(done.under_way, "run")
             console.say(
-                f"{open_ones} unfinished: a run that has a container stays with {about.home} and is lost here", "yellow"
+                f"{open_ones} unfinished: runs with a container belong to {about.home} and count as lost here", "yellow"
             )
     console.say("Start its daemon with: polylocal start" + (f" --home {folder.root}" if home else ""))
 

@@ -180,7 +180,7 @@ def status(word: str) -> Text:
 
 
 def grid(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Table:
-    """A table whose cells are never folded."""
+    """A table whose cells stay on one line."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         made.add_column(text(column), no_wrap=True)

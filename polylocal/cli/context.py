@@ -55,13 +55,13 @@ def open_store(folder: Home) -> Iterator[Store]:
     """Open the database directly, and close it at the end of the block.
 
     Raises SetupError if there is no database yet, or if a daemon of an older version uses it: opening the database
-    migrates its tables, and the older daemon would then lose what it writes.
+    migrates its tables, and the older daemon would then lose data.
     """
     from polylocal.store import Store
     from polylocal.store.database import is_older
 
     if not folder.database.exists():
-        raise SetupError(f"there is no database in {folder.root} yet; the first `polylocal start` makes one")
+        raise SetupError(f"there is no database in {folder.root} yet; the first `polylocal start` creates one")
     if is_older(folder.database) and home_lock.running(folder):
         raise SetupError(
             f"the daemon that uses {folder.root} is an older version, or is just starting: restart it first"
@@ -72,7 +72,7 @@ def open_store(folder: Home) -> Iterator[Store]:
 
 
 def project_of(api: Client, named: str | None, folder: Path) -> tuple[str, str]:
-    """(owner, name) of the project given by `named`, or by the name of the folder. Raises SetupError."""
+    """(owner, name) of the project `named`, or else of the project with the folder's name. Raises SetupError."""
     if named is None:
         slug = re.sub(r"[^-\w]+", "-", folder.absolute().name, flags=re.ASCII).strip("-")
         if not slug:

@@ -102,7 +102,15 @@ def run(
 
 
 def ls(
-    project: ProjectOption = None,
+    project: Annotated[
+        str | None,
+        typer.Option(
+            "--project",
+            "-p",
+            help="Only the runs of this project, `name` or `user/name`; with -q or -s default: the folder's name.",
+            envvar="POLYLOCAL_PROJECT",
+        ),
+    ] = None,
     kind: Annotated[str | None, typer.Option(help="List only this kind: job, build, experiment, group …")] = None,
     unfinished: Annotated[bool, typer.Option("--open", help="List only unfinished runs.")] = False,
     query: Annotated[

@@ -36,7 +36,7 @@ def set_values(
     values = dict(zip(variables, _values(variables), strict=True))
     folder = home_folder(home)
     SecretStore(folder.secrets).write(user, name, values, identity=_identity(folder, user))
-    console.line(f"Secret {name} of {user} holds {', '.join(values)}")
+    console.line(f"Secret {name} of {user} contains {', '.join(values)}")
     if short := [variable for variable, value in values.items() if len(value) < MIN_HIDDEN]:
         console.say(f"{', '.join(short)}: not hidden in logs, shorter than {MIN_HIDDEN} characters", "yellow")
 

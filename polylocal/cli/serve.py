@@ -30,7 +30,7 @@ def serve(
     daemon_log.configure(read, on_screen=not background)
 
     def ready(url: str) -> None:
-        told = f"polylocal listens on {url}; `polylocal token` prints its token; Ctrl-C stops it, runs continue\n"
-        streams.ErrorStream(sys.stderr).write(told)
+        line = f"polylocal listens on {url}; `polylocal token` prints its token; Ctrl-C stops it, runs continue\n"
+        streams.ErrorStream(sys.stderr).write(line)
 
     main.serve(read, ready)

@@ -1,4 +1,4 @@
-"""Uploads code: checks the daemon's limits, packs the folder, prints what is left out, sends the archive.
+"""Uploads code: checks the daemon's limits, packs the folder, lists left-out files, sends the archive.
 
 `packing` is imported inside the function that uses it, because most commands upload nothing.
 """
@@ -70,7 +70,8 @@ def omissions(code: Code) -> list[tuple[str, str]]:
     if code.is_as_git:
         said += _git_omissions(code)
     elif code.substitutes:
-        said.append((f"Left out what {' and '.join(code.substitutes)} name{'s' * (len(code.substitutes) == 1)}", "dim"))
+        verb = "names" if len(code.substitutes) == 1 else "name"
+        said.append((f"Left out the files that {' and '.join(code.substitutes)} {verb}", "dim"))
     if code.links_out:
         many = len(code.links_out) > 1
         what, it = ("links that lead", "them") if many else ("a link that leads", "it")
@@ -84,7 +85,7 @@ def _git_omissions(code: Code) -> Iterator[tuple[str, str]]:
         yield f"Left out {list_names(code.left)}: git ignores {'it' if len(code.left) == 1 else 'them'}", "dim"
     if code.empty:
         what = "the folder is" if len(code.empty) == 1 else "the folders are"
-        yield f"Left out {list_names(code.empty)}: {what} empty, and git keeps none", "dim"
+        yield f"Left out {list_names(code.empty)}: {what} empty, and git does not record empty folders", "dim"
 
 
 def list_names(names: Sequence[str]) -> str:

@@ -117,7 +117,7 @@ def _next_change(changed: ChangeSignal, snapshots: Snapshots, before: Snapshot |
             return names
 
 
-# -- events ----------------------------------------------------------------------------------------------------------
+# -- events -----------------------------------------------------------------------------------------------------------
 
 
 class ChangeSignal:
@@ -186,7 +186,7 @@ def watch_folders(snapshots: Snapshots) -> Iterator[ChangeSignal]:
             thread.join()
 
 
-# -- what is compared ------------------------------------------------------------------------------------------------
+# -- comparison -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,7 @@ def _digest(path: Path) -> bytes:
         return b""
 
 
-# -- files that change by themselves ---------------------------------------------------------------------------------
+# -- loops of runs and changes ----------------------------------------------------------------------------------------
 
 
 @dataclass

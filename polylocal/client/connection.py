@@ -251,4 +251,4 @@ def _encode(path: str, params: Mapping[str, object] | None, value: object) -> tu
         text = None if value is None else json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
         return quote(path, safe=_IN_PATHS) + query, text
     except UnicodeEncodeError as error:
-        raise InvalidInput(["an argument is no UTF-8, so it can't be sent; write it in UTF-8"]) from error
+        raise InvalidInput(["an argument is not UTF-8, so it can't be sent; write it in UTF-8"]) from error

@@ -189,7 +189,7 @@ class Client:
         try:
             found: Json = response.json()
         except ValueError as error:
-            raise SetupError(f"the server at {self.url} is no polylocal daemon: it sends no JSON") from error
+            raise SetupError(f"the server at {self.url} is not a polylocal daemon: it does not send JSON") from error
         return found
 
     def call(self, method: str, path: str, **more: Any) -> Response:
@@ -203,7 +203,7 @@ class Client:
 def connect(home: Path, url: str | None, token: str | None) -> Client:
     """A client for the daemon at `url`; without a `token`, uses the one of the home folder. Raises SetupError."""
     if url is None:
-        raise SetupError(f"no daemon works on {home}; start one with `polylocal start`")
+        raise SetupError(f"no daemon is running for {home}; start one with `polylocal start`")
     return Client(url, token or _token_of(home))
 
 

@@ -1,4 +1,4 @@
-"""The first user and the token file, and what deleted users left behind."""
+"""Creates the first user and the token file, and removes data of deleted users."""
 
 import logging
 
@@ -18,7 +18,7 @@ MIN_TOKEN = 32  # characters, if other machines can reach the daemon
 
 
 def create_first_user(users: Users, settings: Settings, home: Home) -> None:
-    """Make the admin and the token file if they are missing, and make the database accept the file's token."""
+    """Create the admin and the token file if they are missing. The database then accepts the token in the file."""
     names = {user.username for user in users.all()}
     if settings.user not in names:
         users.add(settings.user, is_superuser=True)
@@ -29,7 +29,7 @@ def create_first_user(users: Users, settings: Settings, home: Home) -> None:
 
 
 def finish_user_removals(store: Store, home: Home) -> None:
-    """Finish removals that an earlier process began: a new user may be given the name of a deleted one."""
+    """Finish removals that an earlier process began: a new user may get the name of a deleted one."""
     names = {user.username for user in store.users.all()}
     SecretStore(home.secrets).finish_removals(names)
     for folder in home.downloads.glob(f"*{personal_platform('')}"):
@@ -56,7 +56,7 @@ def check_exposure(settings: Settings, home: Home) -> None:
     if found < MIN_TOKEN:
         raise SetupError(
             f"{settings.host} is open to other machines, and the token in {home.token} has only {found} characters, not"
-            f" {MIN_TOKEN}: delete that file, and the next start makes a new one"
+            f" {MIN_TOKEN}: delete that file, and the next start creates a new one"
         )
     log.warning(
         "%s is open to other machines: the token is the only protection, and nothing is encrypted", settings.host

@@ -40,7 +40,7 @@ def kept_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def render_unit(service: Service) -> str:
-    """The systemd unit. When the daemon ends, its containers and child processes go on."""
+    """The systemd unit. When the daemon ends, its containers and child processes continue."""
     environment = "".join(f"Environment={_quote(f'{k}={v}')}\n" for k, v in service.environment.items())
     command = " ".join(_quote(part) for part in service.command)
     if "$" in command:
@@ -76,7 +76,7 @@ def render_plist(service: Service) -> str:
         "RunAtLoad": True,
         "KeepAlive": {"SuccessfulExit": False},
         "ThrottleInterval": 5,
-        "AbandonProcessGroup": True,  # child processes of the daemon go on
+        "AbandonProcessGroup": True,  # child processes of the daemon continue
         "StandardOutPath": output,
         "StandardErrorPath": output,
     }
@@ -93,7 +93,7 @@ def render_plist(service: Service) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Messages about what was done, and commands for the user to type."""
+    """The result of an installation or a removal: messages, and commands for the user to run."""
 
     lines: list[str]
     next_commands: list[str] = field(default_factory=list)
@@ -156,7 +156,7 @@ class Manager:
         raise NotImplementedError
 
     def _next_commands(self) -> list[str]:
-        """Commands for the user to type."""
+        """Commands for the user to run."""
         return []
 
     def _read(self) -> str | None:
@@ -217,7 +217,7 @@ class Systemd(Manager):
 
     def _stop(self) -> list[str]:
         if not self._answers():
-            return ["Your systemd user instance does not answer here: a running daemon goes on"]
+            return ["Your systemd user instance does not answer here: a running daemon continues"]
         self._check_call("systemctl", "--user", "disable", "--now", UNIT)
         return ["The daemon has ended"]
 
@@ -232,7 +232,7 @@ class Systemd(Manager):
         return ", ".join(word or "unknown" for word in words)
 
     def _answers(self) -> bool:
-        """Whether the user has a running systemd instance; in containers and with `su` there is none."""
+        """Whether a systemd instance of the user is running; in containers and with `su` there is none."""
         return self._call("systemctl", "--user", "show-environment").returncode == 0
 
 

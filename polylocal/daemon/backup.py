@@ -55,7 +55,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class BackupResult:
-    """The result of a backup. `content` is the number of bytes in `files`, `size` that of the archive."""
+    """The result of a backup. `content`: bytes in the files; `size`: bytes of the archive."""
 
     runs: int
     files: int
@@ -105,16 +105,16 @@ def _take_snapshot(home: Home, to: Path) -> snapshots.Snapshot:
 
 def _refuse_target(home: Home, to: Path, replace: bool) -> None:
     if os.path.isdir(to):  # os.path: returns False for invalid names
-        raise SetupError(f"{to} is a folder; name the file that the backup goes into, say {to / 'polylocal.tar.gz'}")
+        raise SetupError(f"{to} is a folder; name the file to write the backup to, such as {to / 'polylocal.tar.gz'}")
     if os.path.lexists(to) and not replace:
-        raise SetupError(f"{to} is there already; choose another name, or replace it with --force")
+        raise SetupError(f"{to} exists already; choose another name, or replace it with --force")
     if to.resolve().is_relative_to(home.root.resolve()):
-        raise SetupError(f"{to} lies in the home folder itself; choose a place outside {home.root}")
+        raise SetupError(f"{to} is in the home folder itself; choose a place outside {home.root}")
 
 
 @contextmanager
 def _open_target(to: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """Yield the open file `to`.part, which is renamed at the end, and an empty file for the snapshot beside it.
+    """Yield the open file `to`.part, which is renamed at the end, and the path of an empty file for the snapshot.
 
     Both are removed if the block fails.
     """
@@ -140,7 +140,7 @@ def _open_target(to: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
 @contextmanager
 def _open_locked(part: Path, to: Path) -> Iterator[BinaryIO]:
-    """Open, lock and empty a file that an interrupted backup may have left. Raises SetupError if another one runs."""
+    """Open, lock and empty a file that may exist after an interrupted backup. Raises SetupError if another one runs."""
     with os.fdopen(os.open(part, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600), "wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -255,7 +255,7 @@ class _Archive(Archive):
         return is_whole
 
     def _git_entry(self, path: Path, name: str) -> bool:
-        return path.name.endswith((".lock", ".pid")) or self.entry(path, name)  # they would block git
+        return path.name.endswith((".lock", ".pid")) or self.entry(path, name)  # git's lock files would block git
 
     def entry(self, path: Path, name: str) -> bool:
         """Add one file or folder that only polylocal writes. Returns False if it vanished."""

@@ -1,6 +1,6 @@
 """The daemon's own log: one line of JSON per event, in rotating files. Runs have log files of their own.
 
-The daemon works even if the log can't be written: then events are dropped silently.
+The daemon continues if the log can't be written. Events are then dropped silently.
 """
 
 import logging

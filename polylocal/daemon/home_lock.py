@@ -38,7 +38,7 @@ def running(home: Home) -> Running | None:
 
 
 def stop(home: Home, timeout_s: float = _STOP_S) -> Running | None:
-    """Stop the daemon of a home folder; its containers go on. Returns None if none ran. Raises SetupError."""
+    """Stop the daemon of a home folder; its containers continue. Returns None if none ran. Raises SetupError."""
     found = running(home)
     if found is None:
         return None
@@ -73,8 +73,8 @@ def take(home: Home) -> IO[str]:
                 continue
             other = running(home)
             file.close()
-            where = f" (process {other.pid}, {other.url})" if other else ""
-            raise SetupError(f"another daemon works on {home.root}{where}; end it with `polylocal stop`") from None
+            where = f"{home.root} (process {other.pid}, {other.url})" if other else str(home.root)
+            raise SetupError(f"another daemon is running for {where}; stop it with `polylocal stop`") from None
         announce(file, Running(os.getpid(), ""))
         return file
 
@@ -86,4 +86,4 @@ def announce(lock: IO[str], here: Running) -> None:
         lock.write(json.dumps({"pid": here.pid, "url": here.url}))
         lock.flush()
     except OSError as error:
-        raise SetupError(f"{lock.name} can't be written: {error.strerror}; make room there") from error
+        raise SetupError(f"{lock.name} can't be written: {error.strerror}; free some space there") from error

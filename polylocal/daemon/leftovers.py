@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def set_aside(home: Home) -> list[Path]:
-    """Move the leftovers of interrupted work to the scratch folder, and return their paths there.
+    """Move the leftovers of interrupted work to the scratch folder. Returns the paths of everything in it.
 
     Requires that no daemon uses the home folder. New work can begin at once, even if the removal takes long.
     """

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class ProjectLinks:
-    """Thread-safe. Logs a warning if a link can't be made: the daemon itself never uses the links."""
+    """The links of all projects. Thread-safe. Failures are only logged: the daemon itself never uses the links."""
 
     def __init__(self, home: Home, store: Store) -> None:
         self._folder = home.outputs_by_name
@@ -59,7 +59,7 @@ class ProjectLinks:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.symlink_to(target)
         except OSError as error:
-            log.warning("the link %s can't be made: %s", path, error.strerror or error)
+            log.warning("the link %s can't be created: %s", path, error.strerror or error)
 
     def _existing_links(self) -> Iterable[Path]:
         with suppress(FileNotFoundError):

@@ -37,8 +37,8 @@ def relocate(home: Home, store: Store) -> int:
             _relocate(home.root, folder, store)
         except OSError as error:
             raise SetupError(
-                f"the outputs in {home.root / folder} can't be moved to where this version keeps them:"
-                f" {error.strerror or error}; nothing is lost, start again when that is mended"
+                f"the outputs in {home.root / folder} can't be moved to the folder that this version uses:"
+                f" {error.strerror or error}; nothing is lost; fix this and start again"
             ) from error
     if not store.outputs.with_containers():
         _remove_links(home)
@@ -118,7 +118,7 @@ def _move(source: Path, target: Path, root: Path, levels: int) -> None:
 
 def _merge(source: Path, target: Path, root: Path, levels: int) -> None:
     if not levels or not source.is_dir() or not target.is_dir():
-        log.warning("%s is there already: %s stays where it is", target, source)
+        log.warning("%s exists already: %s stays where it is", target, source)
         return
     for inner in sorted(source.iterdir()):
         is_kind = levels == _PROJECT and inner.name != "groups"
@@ -126,11 +126,11 @@ def _merge(source: Path, target: Path, root: Path, levels: int) -> None:
 
 
 def _link(source: Path, target: Path, root: Path) -> None:
-    """Link to a folder that can't be moved; relative if it lies in the home folder, which may be moved."""
+    """Link to a folder that can't be moved. The link is relative inside the home folder, which users may move."""
     real = Path(os.path.realpath(source))
     is_inside = real.is_relative_to(os.path.realpath(root))
     target.symlink_to(os.path.relpath(real, os.path.realpath(target.parent)) if is_inside else real)
-    log.warning("%s stays where it is, and %s leads there", source, target)
+    log.warning("%s stays where it is, and %s links to it", source, target)
 
 
 def _remove_empty(folder: Path, levels: int) -> None:

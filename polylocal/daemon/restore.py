@@ -1,4 +1,4 @@
-"""Restores a backup: unpacks and checks it beside the home folder, then renames it into place."""
+"""Restores a backup: unpacks it into a folder beside the home folder, checks it and renames the folder."""
 
 import fcntl
 import gzip
@@ -72,8 +72,8 @@ def _refuse_place(home: Home, place: Path) -> None:
     here = home_lock.running(home)
     if here:
         raise SetupError(
-            f"a daemon works on {home.root} (process {here.pid}); name another folder with --home,"
-            " or end it with `polylocal stop` and move the folder away"
+            f"a daemon is running for {home.root} (process {here.pid}); name another folder with --home,"
+            " or stop it with `polylocal stop` and move the folder away"
         )
     raise SetupError(f"{home.root} is not empty; name another folder with --home, or move it away first")
 
@@ -87,7 +87,7 @@ def _open(file: Path) -> Iterator[tuple[tarfile.TarFile, gzip.GzipFile]]:
     except EOFError as error:
         raise SetupError(f"{file} is incomplete: its end is missing; take another backup") from error
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error) as error:
-        raise SetupError(f"{file} is no backup of polylocal, or a damaged one: {error}") from error
+        raise SetupError(f"{file} is not a backup of polylocal, or is damaged: {error}") from error
     except OSError as error:
         raise SetupError(f"{file} can't be read: {error.strerror or error}") from error
 
@@ -96,14 +96,14 @@ def _read_manifest(tar: tarfile.TarFile, file: Path) -> Manifest:
     first = tar.next()
     content = tar.extractfile(first) if first and first.name == MANIFEST and first.isreg() else None
     if content is None:
-        raise SetupError(f"{file} is no backup of polylocal: it does not begin with {MANIFEST}")
+        raise SetupError(f"{file} is not a backup of polylocal: it does not begin with {MANIFEST}")
     try:
         found = json.loads(content.read(_MANIFEST_BYTES))
         if found["format"] > FORMAT:
             raise SetupError(f"{file} was made by polylocal {found['polylocal']}, in a newer form; update polylocal")
         return Manifest(**{field.name: found[field.name] for field in fields(Manifest)})
     except (ValueError, KeyError, TypeError) as error:
-        raise SetupError(f"{file} is no backup of polylocal: its {MANIFEST} can't be read ({error!r})") from error
+        raise SetupError(f"{file} is not a backup of polylocal: its {MANIFEST} can't be read ({error!r})") from error
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def _restoring_folder(place: Path) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise SetupError(f"{folder} can't be made: {error.strerror or error}") from error
+        raise SetupError(f"{folder} can't be created: {error.strerror or error}") from error
     try:
         _clear(folder, handle)
         try:
@@ -127,14 +127,14 @@ def _restoring_folder(place: Path) -> Iterator[Path]:
 
 
 def _clear(folder: Path, handle: int) -> None:
-    """Lock the folder and remove what an interrupted restore left. Raises SetupError for other contents."""
+    """Lock the folder and remove the files of an interrupted restore. Raises SetupError for other contents."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise SetupError(f"another restore works on {folder}; wait for its end") from None
+        raise SetupError(f"another restore into {folder} is running; wait for its end") from None
     left = list(folder.iterdir())
     if left and not (folder / MANIFEST).exists():
-        raise SetupError(f"{folder} is in the way: the backup is unpacked there; move it away")
+        raise SetupError(f"{folder} is in the way, because the backup is unpacked there; move it away")
     for path in left:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     folder.chmod(0o700)
@@ -156,7 +156,7 @@ class _Unpacker:
             tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all members
 
     def finish(self) -> None:
-        """Set modes and times of folders, last of all: some modes forbid writing."""
+        """Set the modes and times of folders. This is the last step, because some modes forbid writing."""
         for name, member in reversed(self._folders.items()):
             if member:
                 (self._root / name).chmod(member.mode & 0o777)
@@ -209,7 +209,7 @@ class _Unpacker:
         self._make_folder(name.parent)
         try:
             (self._root / name).mkdir(mode=0o700)
-        except FileExistsError as error:  # a link or a file: use no folder that this restore did not create
+        except FileExistsError as error:  # a link or a file: this restore uses only folders that it created
             raise SetupError(f"{self._file} is damaged: {name} is both a folder and something else") from error
         self._folders[name] = None
 
@@ -263,7 +263,7 @@ def _accept_database(unpacked: Home, manifest: Manifest, place: Path, file: Path
         if is_new:
             snapshots.detach(unpacked.database)
     except StoreError as error:
-        raise SetupError(f"{file} holds no database that can be used: {error}") from error
+        raise SetupError(f"{file} contains no database that can be used: {error}") from error
     return found, is_new
 
 
@@ -274,6 +274,6 @@ def _move_into_place(folder: Path, place: Path) -> None:
         folder.rename(place)
     except OSError as error:
         raise SetupError(
-            f"{place} can't be put in place: {error.strerror}; is it in use, or a disk of its own?"
-            " Restore into a folder that is not there yet"
+            f"{place} can't be moved into place: {error.strerror}; is it in use, or a separate disk?"
+            " Restore into a folder that does not exist yet"
         ) from error

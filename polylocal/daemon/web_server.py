@@ -29,7 +29,7 @@ def server(app: ASGIApp, *, has_lifespan: bool = True) -> uvicorn.Server:
         log_config=None,
         access_log=False,
         lifespan="on" if has_lifespan else "off",
-        timeout_graceful_shutdown=1,  # followers of logs don't leave by themselves
+        timeout_graceful_shutdown=1,  # followers of logs stay connected
         timeout_keep_alive=_KEEP_ALIVE_S,
         server_header=False,
         proxy_headers=False,  # no client may claim another address
@@ -58,7 +58,7 @@ class LimitedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:  # leaves descriptors for runs
+        if len(self.connections) > MAX_CONNECTIONS:  # runs need descriptors, too
             transport.abort()
             return
         self._start_timer()
@@ -122,7 +122,7 @@ def listen(host: str, port: int) -> socket.socket:
 def reaches(engine: Host, network: str) -> bool:
     """Whether this machine has an address on a network of the engine, and so reaches the containers there.
 
-    It has none if the engine runs in a virtual machine or in a network namespace of its own. Raises EngineError,
+    It has none if the engine runs in a virtual machine or in a separate network namespace. Raises EngineError,
     EngineUnreachable.
     """
     gateway = engine.gateway(network) if network not in ("host", "none") else None

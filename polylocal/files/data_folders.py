@@ -41,7 +41,7 @@ def _check_mount(path: PurePosixPath) -> PurePosixPath:
     if not path.is_absolute():
         raise ValueError(f"`{path}` is a relative path; write an absolute path in the container, as `/data`")
     if ".." in path.parts:
-        raise ValueError(f"`{path}` holds `..`; write the path without it")
+        raise ValueError(f"`{path}` contains `..`; write the path without it")
     path = PurePosixPath("/", *path.parts[1:])  # `//data` becomes `/data`
     if path == PurePosixPath("/"):
         raise ValueError("`/` is the root of the container; write a path below it, as `/data`")
@@ -49,7 +49,7 @@ def _check_mount(path: PurePosixPath) -> PurePosixPath:
         raise ValueError(f"`{path}`: folders /{_OWN}… are polylocal's own; write another path, as `/data`")
     for reserved in _RESERVED:
         if _overlap(path, reserved):
-            where = "is" if path == reserved else "lies in" if reserved in path.parents else "holds"
+            where = "is" if path == reserved else "is in" if reserved in path.parents else "contains"
             raise ValueError(f"`{path}` {where} `{reserved}` of the container; write another path, as `/data`")
     _check_printable(str(path))
     return path
@@ -57,7 +57,7 @@ def _check_mount(path: PurePosixPath) -> PurePosixPath:
 
 def _check_printable(path: str) -> None:
     if not path.isprintable():
-        raise ValueError(f"{path!a} holds characters that can't be printed")
+        raise ValueError(f"{path!a} contains characters that can't be printed")
 
 
 class DataFolder(BaseModel):
@@ -79,12 +79,12 @@ class DataFolder(BaseModel):
         try:
             mode = self.path.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
-            return f"the data folder `{name}` is not there: make {self.path}, or change polylocal.toml [data]."
+            return f"the data folder `{name}` does not exist: create {self.path}, or change polylocal.toml [data]."
         except PermissionError:
             return None
         except OSError as error:
             return f"the data folder `{name}` can't be used: {error}."
-        return None if stat.S_ISDIR(mode) else f"the data folder `{name}` is no folder: {self.path}."
+        return None if stat.S_ISDIR(mode) else f"the data folder `{name}` is not a folder: {self.path}."
 
 
 def _expand_short_form(value: object) -> object:
@@ -111,7 +111,7 @@ def _overlap_problems(folders: Mapping[str, DataFolder]) -> Iterator[str]:
         if here == there:
             yield f"`{one}` and `{other}` have the same mount, `{here}`"
         elif _overlap(here, there):
-            yield f"the mounts of `{one}` and `{other}` lie in one another: `{here}`, `{there}`"
+            yield f"the mounts of `{one}` and `{other}` contain one another: `{here}`, `{there}`"
 
 
 def _overlap(one: PurePosixPath, other: PurePosixPath) -> bool:

@@ -195,7 +195,7 @@ def walk(
                     if len(parts) < MAX_DEPTH:
                         folders.append((*parts, name))
                     else:
-                        could_not_read(entry.path, f"it lies more than {MAX_DEPTH} folders deep")
+                        could_not_read(entry.path, f"it is more than {MAX_DEPTH} folders deep")
         except OSError as error:  # the folder may be listed, but not searched
             could_not_read("/".join(parts), error.strerror or str(error))
         finally:

@@ -58,7 +58,7 @@ class SecretStore:
             if not _KEY.fullmatch(key):
                 raise InvalidInput([f"`{key}` can't be the name of a variable: letters, digits and underscores."])
             if not value or "\0" in value:
-                raise InvalidInput([f"The value of `{key}` is empty, or holds a zero byte."])
+                raise InvalidInput([f"The value of `{key}` is empty, or contains a NUL byte."])
             if len(value) > MAX_VALUE:
                 raise InvalidInput([f"The value of `{key}` has more than {MAX_VALUE} characters."])
         path = self._path(user, name)

@@ -129,7 +129,7 @@ class _Unpacking:
                 raise _Refused(f"{shown} is a link, and git refuses a link of this name. Pack the file itself.")
             if member.linkname.startswith("/") or not member.linkname:
                 raise _Refused(
-                    f"{shown} is a link to {member.linkname!r}, which is no path inside the archive. {_HINT}"
+                    f"{shown} is a link to {member.linkname!r}, which is not a path inside the archive. {_HINT}"
                 )
             _remove_earlier(name, parent)
             os.symlink(member.linkname, name, dir_fd=parent)
@@ -164,7 +164,7 @@ class _Unpacking:
             try:
                 found = os.stat(parts[-1], dir_fd=source, follow_symlinks=False)
                 if not stat.S_ISREG(found.st_mode):
-                    raise _Refused(f"{shown} is a link to {member.linkname!r}, which is no file.")
+                    raise _Refused(f"{shown} is a link to {member.linkname!r}, which is not a file.")
                 self._count_bytes(found.st_size)
                 os.link(parts[-1], name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
             except FileExistsError:
@@ -191,7 +191,7 @@ class _Unpacking:
                 inner = os.open(part, _FOLDER, dir_fd=at)
             except OSError as error:
                 if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
-                    raise _Refused(f"{shown} lies below {part!r}, which is no folder.") from error
+                    raise _Refused(f"{shown} is below {part!r}, which is not a folder.") from error
                 raise
             finally:
                 os.close(at)
@@ -207,7 +207,7 @@ class _Unpacking:
         self._count += 1
         if self._count > self._limits.max_upload_files:
             most = self._limits.max_upload_files
-            raise _Refused(f"It holds more than {most} files and folders (max_upload_files). {_ADVICE}")
+            raise _Refused(f"It contains more than {most} files and folders (max_upload_files). {_ADVICE}")
 
     def _count_bytes(self, size: int) -> None:
         if size < 0:

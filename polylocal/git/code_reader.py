@@ -246,7 +246,7 @@ class CodeReader:
 
     def object(self, commit: str) -> str:
         if not revisions.is_commit(commit):
-            raise NotFound(f"`{commit[:40]}` is no commit of the code")
+            raise NotFound(f"`{commit[:40]}` is not a commit of the code")
         return commit
 
     def git(self, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:

@@ -98,7 +98,7 @@ def start(
     command += [word for pair in settings.items() for word in ("-c", "=".join(pair))]
     command += arguments
     if any("\0" in word for word in command):
-        raise InvalidInput(["A name in a git command holds a zero byte."])
+        raise InvalidInput(["A name in a git command contains a NUL byte."])
     return subprocess.Popen(
         processes.limited_command(command, limits),
         env=dict(env),

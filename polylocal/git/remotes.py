@@ -98,7 +98,7 @@ def find_route(url: str, local_hosts: Collection[str] = ()) -> Route:
         return makers.get(scheme, _over_http)(parts)
     if _SCHEME.match(url):
         if url.partition(":")[0].lower() in _SCHEMES:
-            raise InvalidInput(["it is no URL of the form scheme://user@host:port/path"])
+            raise InvalidInput(["it is not a URL of the form scheme://user@host:port/path"])
         return Route(url, "")
     if found := _SCP.fullmatch(url):
         host = _Parts("ssh", "", found["host"], None, "", frozenset(local_hosts)).check()
@@ -216,7 +216,7 @@ def _apply_redirect(parts: _Parts, location: str) -> _Parts:
     scheme = found["scheme"].lower() if found else ""
     path, mark, _ = ((found and found["path"]) or "").rpartition(_ASKED)
     if not found or scheme not in ("http", "https") or not mark:
-        raise InvalidInput([f"it redirects to `{target[:200]}`, which is no repository"])
+        raise InvalidInput([f"it redirects to `{target[:200]}`, which is not a repository"])
     port = int(found["port"]) if found["port"] else None
     other = _Parts(scheme, found["user"] or "", found["host"], port, path, parts.local_hosts)
     is_same = (other.scheme, other.host.lower(), other.real_port) == (parts.scheme, parts.host.lower(), parts.real_port)

@@ -60,7 +60,7 @@ class Repository(CodeReader):
 
     def _set_head(self, branch: str) -> None:
         if not revisions.is_ref(branch):
-            raise InvalidInput([f"`{branch[:100]}` is no name of a branch."])
+            raise InvalidInput([f"`{branch[:100]}` is not the name of a branch."])
         self.git("symbolic-ref", "HEAD", f"refs/heads/{branch}")
 
     @contextmanager
@@ -157,10 +157,10 @@ class Repository(CodeReader):
             else:
                 size += about.st_size
             if count > limits.max_upload_files:
-                raise InvalidInput([f"It holds more than {limits.max_upload_files} files (max_upload_files)."])
+                raise InvalidInput([f"It contains more than {limits.max_upload_files} files (max_upload_files)."])
             if len(found) > _MAX_LARGE:
                 what = f"{_MAX_LARGE} files of more than {limits.max_unpacked_mib} MiB each"
-                raise InvalidInput([f"It holds more than {what} (max_unpacked_mib)."])
+                raise InvalidInput([f"It contains more than {what} (max_unpacked_mib)."])
             if size > limits.size:
                 raise InvalidInput([f"Its files are larger than {limits.max_unpacked_mib} MiB (max_unpacked_mib)."])
         return found

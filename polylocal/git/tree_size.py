@@ -86,7 +86,7 @@ def _measure(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | 
             [f"Unpacked the code is larger than {limits.max_unpacked_mib} MiB (max_unpacked_mib). {_ADVICE}"]
         )
     if size.longest > MAX_PATH:
-        raise InvalidInput([f"The code holds a path of more than {MAX_PATH} bytes."])
+        raise InvalidInput([f"The code contains a path of more than {MAX_PATH} bytes."])
     return size
 
 
@@ -95,7 +95,7 @@ _ADVICE = "Leave out what the code does not need, or raise the setting."
 
 def _too_many(limits: Limits) -> InvalidInput:
     return InvalidInput(
-        [f"The code holds more than {limits.max_upload_files} files and folders (max_upload_files). {_ADVICE}"]
+        [f"The code contains more than {limits.max_upload_files} files and folders (max_upload_files). {_ADVICE}"]
     )
 
 
@@ -119,7 +119,7 @@ def _trees(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | No
         level = list(dict.fromkeys(name for at in level for name, _ in trees[at].folders if name not in trees))
         if not level:
             return trees
-    raise InvalidInput([f"The code holds a path of more than {MAX_PATH} bytes."])
+    raise InvalidInput([f"The code contains a path of more than {MAX_PATH} bytes."])
 
 
 def _objects(output: bytes, names: list[str]) -> Iterator[tuple[str, bytes]]:
@@ -142,11 +142,11 @@ def _parse_tree(content: bytes, most: int) -> _Tree:
     while at < len(content) and tree.entries <= most:
         space, zero = content.find(b" ", at), content.find(b"\0", at)
         if not at < space < zero or zero + 21 > len(content):
-            raise InvalidInput(["The code holds a damaged folder."])
+            raise InvalidInput(["The code contains a damaged folder."])
         mode, length, name = content[at:space].lstrip(b"0"), zero - space - 1, content[zero + 1 : zero + 21].hex()
         if kinds.setdefault(content[space + 1 : zero], mode == _FOLDER) != (mode == _FOLDER):
             shown = os.fsdecode(content[space + 1 : zero])
-            raise InvalidInput([f"A folder of the code lies below {shown!r}, which is no folder."])
+            raise InvalidInput([f"A folder of the code is below {shown!r}, which is not a folder."])
         tree.entries += 1
         if mode == _FOLDER:
             tree.folders.append((name, length))

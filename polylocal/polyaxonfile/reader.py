@@ -155,7 +155,7 @@ def _load_json(text: str) -> object:
 
 
 def _refuse_constant(word: str) -> object:
-    raise InvalidPolyaxonfile([f"`{word}` is not a number that can be kept; write a finite one, or a text in quotes"])
+    raise InvalidPolyaxonfile([f"`{word}` is not a number that can be stored; write a finite one, or a text in quotes"])
 
 
 def _load_literal(text: str) -> object:
@@ -182,7 +182,7 @@ def _check_literal(text: str) -> None:
 def _check_keys(other: int) -> None:
     """Limit keys that are no strings: colliding numbers make a dict slow. Raises InvalidPolyaxonfile."""
     if other > MAX_OTHER_KEYS:
-        raise InvalidPolyaxonfile([f"The polyaxonfile has more than {MAX_OTHER_KEYS} names that are no text."])
+        raise InvalidPolyaxonfile([f"The polyaxonfile has more than {MAX_OTHER_KEYS} names that are not texts."])
 
 
 def _load_yaml(text: str) -> Sequence[Document]:
@@ -304,9 +304,9 @@ def _check_size(value: object) -> None:
 def _check_scalar(item: object) -> int:
     """The number of characters of a scalar. Raises InvalidPolyaxonfile: the scalar can't be stored."""
     if isinstance(item, float) and not math.isfinite(item):
-        raise InvalidPolyaxonfile([f"`{item}` is not a number that can be kept; write a finite one."])
+        raise InvalidPolyaxonfile([f"`{item}` is not a number that can be stored; write a finite one."])
     if isinstance(item, int) and item.bit_length() > MAX_BITS:
-        raise InvalidPolyaxonfile([f"A number of {item.bit_length()} bits can't be kept; write a smaller one."])
+        raise InvalidPolyaxonfile([f"A number of {item.bit_length()} bits can't be stored; write a smaller one."])
     if isinstance(item, str) and not _is_text(item):
         raise InvalidPolyaxonfile([f"{item!a:.100} contains half of a surrogate pair."])
     if not isinstance(item, str | int | float | bool | None):

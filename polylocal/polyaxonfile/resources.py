@@ -103,7 +103,7 @@ def not_numbers(environment: object) -> list[Problem]:
         for key in _KEYS:
             value = amount.get(key) if isinstance(amount, Mapping) else None
             if isinstance(value, bool):
-                found.append((_path(name, key), f"`{str(value).lower()}` is no amount; write a number."))
+                found.append((_path(name, key), f"`{str(value).lower()}` is not an amount; write a number."))
     return found
 
 

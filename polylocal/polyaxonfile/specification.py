@@ -47,7 +47,7 @@ _HEADER = frozenset(Header.model_fields) | {"kind", "params", "declarations", "b
 _UNITS = {"cpu": "cores", "memory": "MiB", "gpu": "GPUs"}
 _VALUES = ("params", "declarations", "inputs", "outputs")
 _NOT_IN_A_NAME = re.compile(r"[^-a-zA-Z0-9_.]+")
-_UNDEFINED = "`{}` in a template is no param of this run: nothing stands in its place."
+_UNDEFINED = "`{}` in a template is not a param of this run: it is replaced by nothing."
 
 
 @dataclass(frozen=True)

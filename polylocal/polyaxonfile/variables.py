@@ -65,7 +65,7 @@ def _problem_of_name(name: object) -> str | None:
     if not name:
         return "The name of a variable is empty."
     if "=" in name or not name.isprintable() or any(character.isspace() for character in name):
-        return f"{name[:100]!a} can't be the name of a variable: it holds `=`, a blank or a control character."
+        return f"{name[:100]!a} can't be the name of a variable: it contains `=`, a blank or a control character."
     if name.startswith(_RESERVED):
         return f"`{name[:100]}`: names that begin with {' or '.join(_RESERVED)} are the platform's own."
     return _OWN.get(name)
@@ -76,7 +76,7 @@ def _problem_of_value(value: object) -> str | None:
         return 'The variable has no value; write "" for an empty one.'
     if not isinstance(value, str | int | float):
         return "The value of a variable is a text, a number, true or false."
-    return "The value holds a zero byte, which no variable can." if "\0" in _text(value) else None
+    return "The value contains a NUL byte, which no variable can contain." if "\0" in _text(value) else None
 
 
 def _problem_of_size(name: object, value: object) -> str | None:

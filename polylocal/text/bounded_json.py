@@ -35,7 +35,7 @@ def load(text: str) -> Any:
     except RecursionError as error:
         raise TooLarge("too many brackets in each other") from error
     if isinstance(data, float) and not math.isfinite(data):
-        raise ValueError(f"{text.strip()[:20]} is not a number that can be kept")
+        raise ValueError(f"{text.strip()[:20]} is not a number that can be stored")
     if _SURROGATE.search(text):
         _check_characters(data)
     return data

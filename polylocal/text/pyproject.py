@@ -15,7 +15,7 @@ def load(text: str | None) -> dict[str, Any]:
     try:
         return tomllib.loads(text or "")
     except (ValueError, RecursionError) as error:  # ValueError also for numbers with too many digits
-        raise ValueError(f"pyproject.toml is no TOML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"pyproject.toml is not TOML: {' '.join(str(error).split())}") from error
 
 
 def table(data: Any, *names: str) -> dict[str, Any]:

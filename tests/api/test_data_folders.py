@@ -34,7 +34,7 @@ def test_a_run_is_refused_while_a_folder_of_every_run_is_missing(kind: str, with
     caller = with_data(a={"path": tmp_path / "a", "always": True})
     path, body = creation_of(kind)
     answer = caller.post(path, {**body, "files": [{"name": "a.yml", "line": 1}]})
-    wanted = f"the data folder `a` is not there: make {tmp_path / 'a'}, or change polylocal.toml [data]."
+    wanted = f"the data folder `a` does not exist: create {tmp_path / 'a'}, or change polylocal.toml [data]."
     assert (answer.status_code, answer.json()) == (400, {"content": [wanted]})
     (tmp_path / "a").mkdir()
     assert caller.post(path, body).status_code == 201
@@ -46,7 +46,7 @@ def test_a_missing_named_folder_is_reported_under_the_files_own_key(named: str, 
     text = "version: 1\nkind: job\nbuild: {image: a}\nrun: {cmd: x}\n"
     text += f"environment:\n  persistence:\n    data: {named}\n"
     (told,) = caller.post(f"{P}/jobs/", {"content": text}).json()["content"]
-    assert told.startswith("line 7, environment.persistence.data: the data folder `b` is not there")
+    assert told.startswith("line 7, environment.persistence.data: the data folder `b` does not exist")
 
 
 def test_a_build_needs_no_data_folder(with_data: Any, tmp_path: Path) -> None:
@@ -61,4 +61,4 @@ def test_a_build_needs_no_data_folder(with_data: Any, tmp_path: Path) -> None:
 def test_a_restart_is_held_to_the_folders_of_now(with_data: Any, api: Caller, tmp_path: Path) -> None:
     api.post(f"{P}/jobs/", {"content": job()})
     answer = with_data(a={"path": tmp_path / "gone", "always": True}).post(f"{P}/jobs/1/restart/", {})
-    assert (answer.status_code, "`a` is not there" in answer.text) == (400, True)
+    assert (answer.status_code, "`a` does not exist" in answer.text) == (400, True)

@@ -187,7 +187,7 @@ def test_a_polyaxonfile_with_it_is_refused_with_a_sentence(field: str, api: Call
     text = '{"version": 1, "kind": "experiment", "build": {"image": "a"}, "run": {"cmd": "x"}, "params": {"lr": NaN}}'
     answer = send(api, f"{E}/", f'{{"{field}": {text}}}')
     assert (answer.status_code, list(answer.json())) == (400, [field])
-    assert "`nan` is not a number that can be kept" in answer.json()[field][0]
+    assert "`nan` is not a number that can be stored" in answer.json()[field][0]
 
 
 @pytest.mark.parametrize(("field", "value"), [("ttl", "NaN"), ("priority", "Infinity"), ("build_job", "1e999")])

@@ -51,7 +51,7 @@ def test_a_value_of_another_type_is_refused_with_its_path(api: Caller) -> None:
 def test_an_undefined_name_is_reported_with_its_path(api: Caller) -> None:
     body = {"content": TEXT, "files": [{"name": "job.yml", "line": 1}]}
     made = api.post(f"{P}/jobs/", body).json()
-    wanted = "job.yml, line 5, run.cmd: `lrr` in a template is no param of this run: nothing stands in its place."
+    wanted = "job.yml, line 5, run.cmd: `lrr` in a template is not a param of this run: it is replaced by nothing."
     assert made["warnings"] == [wanted]
     assert messages(api, "jobs/1") == [wanted]
     assert api.get(f"{P}/jobs/1/").json()["warnings"] == [wanted]

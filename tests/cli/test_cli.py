@@ -333,7 +333,7 @@ def test_the_log_of_a_run_that_is_not_there(name: str, polylocal: Cli) -> None:
 def test_without_a_daemon(polylocal: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = (["ls"], ["run"], ["show", "1"], ["project", "ls"], ["upload"], ["logs", "1"], ["stop", "1"])
     for command in commands:
-        one_line(polylocal(*command), "no daemon works on", "polylocal start")
+        one_line(polylocal(*command), "no daemon is running for", "polylocal start")
     monkeypatch.setenv("POLYLOCAL_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("POLYLOCAL_TOKEN", "x")
     for command in commands:

@@ -35,7 +35,7 @@ def test_a_backup_and_what_is_made_of_it(
     file = tmp_path / "b.tar.gz"
     said = good(polylocal("backup", str(file)))
     assert (said.out, said.err.startswith(f"{file}: 1 run, 1 file (")) == ("", True)
-    one_line(polylocal("backup", str(file)), "is there already", "--force")
+    one_line(polylocal("backup", str(file)), "exists already", "--force")
     good(polylocal("backup", str(file), "--force", "--without-outputs"))
     with tarfile.open(file) as tar:
         assert "outputs" not in tar.getnames()

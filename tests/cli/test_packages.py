@@ -166,7 +166,7 @@ def test_the_code_of_a_package_is_what_git_would_have(
     done = polylocal("package", "build", str(code), "--to", "bookworm", "--detach")
     assert done.code == 0, done.err
     assert "Left out a.o, b.o, build/ and 2 more: git ignores them" in done.err
-    assert "Left out empty/: the folder is empty, and git keeps none" in done.err
+    assert "Left out empty/: the folder is empty, and git does not record empty folders" in done.err
     repository = context.repository(store.projects.get("root", "hello"))
     commit = store.build_lists.get(1).commit_hash
     assert repository.files(commit) == {".gitignore"}

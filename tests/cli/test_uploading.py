@@ -173,9 +173,9 @@ def test_which_ignore_files_are_heeded_is_said(
 ) -> None:
     (folder / ".gitignore").write_text("*.h5\n")
     (folder / "model.h5").write_text("x")
-    assert "Left out what .gitignore names\n" in polylocal("upload").err
+    assert "Left out the files that .gitignore names\n" in polylocal("upload").err
     (folder / ".dockerignore").write_text("docs\n")
-    assert polylocal("upload").err.count("Left out what .gitignore and .dockerignore name\n") == 1
+    assert polylocal("upload").err.count("Left out the files that .gitignore and .dockerignore name\n") == 1
     assert names(context, project) == {"polyaxonfile.yml", "train.py", ".gitignore", ".dockerignore"}
     (folder / ".polyaxonignore").write_text("")
     assert "Left out" not in polylocal("upload").err
@@ -196,7 +196,7 @@ def test_rules_in_utf16_are_one_line(polylocal: Cli, folder: Path) -> None:
     (folder / ".polyaxonignore").write_bytes("data\r\n".encode("utf-16"))
     done = polylocal("upload")
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
-    assert ".polyaxonignore is no text in UTF-8" in done.err
+    assert ".polyaxonignore is not a text in UTF-8" in done.err
 
 
 def test_what_may_not_be_read_is_one_line_and_exit_code_1(

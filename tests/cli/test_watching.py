@@ -209,7 +209,7 @@ def test_an_ignore_file_that_can_not_be_read_ends_no_watching(start: Start, caps
     snapshots.take()
     inner.rename(watched.folder / "inner")
     assert snapshots.matters(str(watched.folder / "inner" / "a.py"))
-    eventually(lambda: "no text in UTF-8" in capsys.readouterr().err)
+    eventually(lambda: "not a text in UTF-8" in capsys.readouterr().err)
     with one_more(watched):
         (watched.folder / "inner" / ".gitignore").write_text("x\n")
 

@@ -117,7 +117,7 @@ def test_a_guessable_token_keeps_the_address_closed(tmp_path: Path, command: str
     (home / "token").write_text("secret\n")
     said = complains(home, command, "--host", "0.0.0.0", "--port", "0")
     assert f"the token in {home / 'token'} has only 6 characters, not {MIN_TOKEN}" in said
-    assert "delete that file, and the next start makes a new one" in said
+    assert "delete that file, and the next start creates a new one" in said
     assert "secret" not in said
 
 

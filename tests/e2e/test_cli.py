@@ -113,7 +113,7 @@ def test_start_status_stop_in_the_background(tmp_path: Path, cli_env: dict[str, 
         assert polylocal(env, "status", cwd=tmp_path).returncode == 0
         second = polylocal(env, "serve", "--port", "0", cwd=tmp_path)
         assert second.returncode == 1
-        assert "another daemon works on" in second.stderr
+        assert "another daemon is running for" in second.stderr
         assert len(second.stderr.strip().splitlines()) == 1
         log = [json.loads(line) for line in (tmp_path / "home" / "daemon.log").read_text().splitlines()]
         assert any(line["message"].startswith("listening on ") for line in log)

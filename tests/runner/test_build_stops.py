@@ -140,7 +140,7 @@ def test_a_notebook_of_code_beyond_the_limits_fails_with_a_sentence(rig: Rig) ->
     rig.settings = rig.settings.model_copy(update={"max_upload_files": 10})
     execution_of(run, rig.context())()
     assert rig.again(run).status == "failed"
-    assert "Could not start: The code holds more than 10 files" in (rig.message(run) or "")
+    assert "Could not start: The code contains more than 10 files" in (rig.message(run) or "")
 
 
 @pytest.mark.parametrize("commit", ["--output=x", "master", "f" * 40])

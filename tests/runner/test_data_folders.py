@@ -67,7 +67,7 @@ def test_a_folder_that_has_gone_fails_the_run(
     given(rig, a={"path": tmp_path / "gone", "always": always})
     run = rig.run(rig.submit(**sections))
     assert (run.status, plans) == ("failed", [])
-    wanted = f"the data folder `a` is not there: make {tmp_path / 'gone'}, or change polylocal.toml [data]."
+    wanted = f"the data folder `a` does not exist: create {tmp_path / 'gone'}, or change polylocal.toml [data]."
     assert rig.message(run) == f"Could not start: {wanted}"
 
 

@@ -261,7 +261,7 @@ def test_without_a_systemd_of_the_user(programs: Programs, tmp_path: Path) -> No
             "systemctl --user enable --now polylocal.service",
         ]
         assert "your systemd user instance does not answer" in found.status()
-        assert "a running daemon goes on" in found.remove().lines[0]
+        assert "a running daemon continues" in found.remove().lines[0]
         assert programs.calls() == []
 
 

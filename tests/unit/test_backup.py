@@ -381,8 +381,8 @@ def test_targets_that_can_not_be(home: Home, tmp_path: Path) -> None:
     (tmp_path / "there.tar.gz").write_text("precious")
     for target, word in [
         (tmp_path, "is a folder"),
-        (tmp_path / "there.tar.gz", "is there already"),
-        (home.root / "b.tar.gz", "lies in the home folder"),
+        (tmp_path / "there.tar.gz", "exists already"),
+        (home.root / "b.tar.gz", "is in the home folder"),
         (tmp_path / "nosuch" / "b.tar.gz", "No such file or directory"),
         (tmp_path / ("x" * 300), "File name too long"),
     ]:
@@ -480,7 +480,7 @@ def test_places_that_can_not_be(home: Home, tmp_path: Path) -> None:
     file = tmp_path / "b.tar.gz"
     backup.make(home, file)
     lock = home_lock.take(home)
-    with pytest.raises(SetupError, match="a daemon works on"):
+    with pytest.raises(SetupError, match="a daemon is running for"):
         restore.restore(file, home)
     lock.close()
     with pytest.raises(SetupError, match="is not empty"):
@@ -558,10 +558,10 @@ def test_files_that_are_no_backup(home: Home, tmp_path: Path) -> None:
     file = tmp_path / "b.tar.gz"
     assert "No such file" in refused(file, tmp_path)
     for data, word in [
-        (b"", "is no backup of polylocal"),
-        (b"hello", "is no backup of polylocal"),
-        (gzip.compress(b"hello"), "is no backup of polylocal"),
-        (gzip.compress(b""), "is no backup of polylocal"),
+        (b"", "is not a backup of polylocal"),
+        (b"hello", "is not a backup of polylocal"),
+        (gzip.compress(b"hello"), "is not a backup of polylocal"),
+        (gzip.compress(b""), "is not a backup of polylocal"),
         (gzip.compress(tar_of(("x", b"y")).getvalue()), f"does not begin with {backup.MANIFEST}"),
         (gzip.compress(tar_of((backup.MANIFEST, b"{")).getvalue()), "can't be read"),
         (gzip.compress(tar_of((backup.MANIFEST, b"{}")).getvalue()), "can't be read"),
@@ -657,15 +657,15 @@ def test_archives_with_bad_intent(bad: list[tarfile.TarInfo], word: str, home: H
 def test_a_backup_without_a_database(tmp_path: Path) -> None:
     file = tmp_path / "b.tar.gz"
     file.write_bytes(gzip.compress(tar_of(manifest(), ("token", b"x")).getvalue()))
-    assert "holds no database that can be used" in refused(file, tmp_path)
+    assert "contains no database that can be used" in refused(file, tmp_path)
     file.write_bytes(gzip.compress(tar_of(manifest(), ("polylocal.db", b"x" * 5000)).getvalue()))
-    assert "holds no database that can be used" in refused(file, tmp_path)
+    assert "contains no database that can be used" in refused(file, tmp_path)
     empty = tmp_path / "empty.db"
     with sqlite3.connect(empty) as db:
         db.execute("create table x (y)")
     db.close()
     file.write_bytes(gzip.compress(tar_of(manifest(), ("polylocal.db", empty.read_bytes())).getvalue()))
-    assert "holds no database that can be used" in refused(file, tmp_path)
+    assert "contains no database that can be used" in refused(file, tmp_path)
 
 
 def test_a_snapshot_of_nothing(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_half_a_character_is_refused(text: str) -> None:
     + [("1" * 5000, "inf"), ("-" + "9" * 5000, "-inf")],
 )
 def test_a_number_that_is_not_finite_is_read_among_others(text: str, word: str) -> None:
-    with pytest.raises(ValueError, match="not a number that can be kept"):
+    with pytest.raises(ValueError, match="not a number that can be stored"):
         bounded_json.load(text)
     assert str(bounded_json.load(f'{{"a": [0.5, {text}], "b": 12345678901234567890}}')["a"][1]) == word
 

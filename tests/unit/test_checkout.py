@@ -96,7 +96,7 @@ def test_code_is_not_written_through_its_own_links(
     evil = tree_of(git, [(mode, "evil", content), (mode, "b", content)])
     link = target.format(outside=outside).encode()
     made = commit([("040000", "sub", sub), ("120000", "l", link), ("040000", "l", evil)])
-    with pytest.raises(InvalidInput, match="lies below 'l', which is no folder"):
+    with pytest.raises(InvalidInput, match="is below 'l', which is not a folder"):
         repository.checkout(made, tmp_path / "work")
     assert not (tmp_path / "work").exists()
     (tmp_path / "as-git").mkdir()

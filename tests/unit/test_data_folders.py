@@ -66,16 +66,16 @@ def test_a_home_folder_is_written_short(home: Path, monkeypatch: pytest.MonkeyPa
         ("/", "root of the container"),
         ("//", "root of the container"),
         ("/code", "is `/code`"),
-        ("/code/data", "lies in `/code`"),
+        ("/code/data", "is in `/code`"),
         ("/plx-data", "polylocal's own"),
         ("/plx-outputs/root", "polylocal's own"),
         ("//plx-context/", "polylocal's own"),
         ("/plx-anything", "polylocal's own"),
-        ("/proc/1", "lies in `/proc`"),
-        ("/dev/shm", "lies in `/dev`"),
+        ("/proc/1", "is in `/proc`"),
+        ("/dev/shm", "is in `/dev`"),
         ("/etc", "is `/etc`"),
-        ("/usr", "holds `/usr/bin`"),
-        ("/var", "holds `/var/run`"),
+        ("/usr", "contains `/usr/bin`"),
+        ("/var", "contains `/var/run`"),
         ("/data\\n", "can't be printed"),
     ],
 )
@@ -112,7 +112,7 @@ def test_two_folders_never_share_a_mount(home: Path) -> None:
         'c = {path = "/srv/c", mount = "/data/c"}',
     )
     assert "`a` and `b` have the same mount, `/data`" in told
-    assert "the mounts of `b` and `c` lie in one another: `/data`, `/data/c`" in told
+    assert "the mounts of `b` and `c` contain one another: `/data`, `/data/c`" in told
 
 
 @pytest.mark.parametrize("text", ["a = 5", "a = {}", 'a = {path = "/srv/a", mont = "/data"}', "a = [1]"])
@@ -134,8 +134,8 @@ def test_a_folder_is_told_by_what_is_there(tmp_path: Path) -> None:
     file.touch()
     told = [DataFolder(path=path).problem("a") for path in (tmp_path, file, tmp_path / "gone", file / "below")]
     assert told[0] is None
-    assert "is no folder" in str(told[1])
-    assert all("is not there" in str(words) for words in told[2:])
+    assert "is not a folder" in str(told[1])
+    assert all("does not exist" in str(words) for words in told[2:])
 
 
 def test_a_folder_that_the_daemon_may_not_look_at_is_left_to_the_engine(
@@ -153,9 +153,9 @@ def test_a_start_refuses_a_file_and_warns_of_what_is_missing(
 ) -> None:
     main.check_data(written(home, f'a = "{tmp_path}"\nb = "{tmp_path}/gone"'))
     (warning,) = caplog.messages
-    assert "`b` is not there" in warning
+    assert "`b` does not exist" in warning
     (tmp_path / "file").touch()
-    with pytest.raises(SetupError, match=r"polylocal\.toml: the data folder `c` is no folder"):
+    with pytest.raises(SetupError, match=r"polylocal\.toml: the data folder `c` is not a folder"):
         main.check_data(written(home, f'c = "{tmp_path}/file"'))
 
 

@@ -133,7 +133,7 @@ def test_tells_when_a_file_outgrew_its_limit(bare: Path, tmp_path: Path) -> None
 
 
 def test_a_zero_byte_is_the_callers_fault(bare: Path) -> None:
-    with pytest.raises(InvalidInput, match="zero byte"):
+    with pytest.raises(InvalidInput, match="NUL byte"):
         command.run("ls-tree", "a\0b", git_dir=bare)
 
 

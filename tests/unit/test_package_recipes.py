@@ -385,8 +385,8 @@ def test_the_build_tools_of_a_python_project(pyproject: str | None, found: list[
 @pytest.mark.parametrize(
     ("pyproject", "why"),
     [
-        ("[build-system", "pyproject.toml is no TOML: "),
-        ("[" * 100_000, "pyproject.toml is no TOML: "),
+        ("[build-system", "pyproject.toml is not TOML: "),
+        ("[" * 100_000, "pyproject.toml is not TOML: "),
         ("build-system = 1", "`build-system.requires` must be a list of requirements"),
         ("[build-system]\nbuild-backend = 'x'", "`build-system.requires` must be a list of requirements"),
         ("[build-system]\nrequires = 'x'", "`build-system.requires` must be a list of requirements"),

@@ -225,7 +225,7 @@ def test_the_first_rule_counts_behind_a_byte_order_mark(folder: Path, name: str,
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
 def test_rules_in_utf16_are_one_clear_line(folder: Path, name: str, encoding: str) -> None:
     (folder / name).write_bytes("data\n".encode(encoding))
-    with pytest.raises(InvalidInput, match=rf"{name} is no text in UTF-8 .*: save it as UTF-8"):
+    with pytest.raises(InvalidInput, match=rf"{name} is not a text in UTF-8 .*: save it as UTF-8"):
         pack(folder, io.BytesIO())
 
 

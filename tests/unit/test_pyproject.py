@@ -17,10 +17,10 @@ def test_a_file_is_a_mapping(text: str | None, found: dict[str, object]) -> None
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("[", "is no TOML: "),
-        ("\ufeffa = 1", "is no TOML: "),
-        ("a = " + "[" * 100_000, "is no TOML: "),
-        ("a = " + "1" * 5000, "is no TOML: "),
+        ("[", "is not TOML: "),
+        ("\ufeffa = 1", "is not TOML: "),
+        ("a = " + "[" * 100_000, "is not TOML: "),
+        ("a = " + "1" * 5000, "is not TOML: "),
         ("a." * 100_000 + "a = 1", "has a key of more than 100 parts"),
         ("'a' . \"b\" ." * 60 + "c = 1", "has a key of more than 100 parts"),
         ("[" + "a." * 100_000 + "a]", "has a key of more than 100 parts"),

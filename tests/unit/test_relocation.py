@@ -352,7 +352,7 @@ def test_a_link_that_cannot_be_made_fails_no_request(
 ) -> None:
     (settings.folders.root / "outputs").write_text("a file in the way")
     assert store.projects.create(root, {"name": "rx"}).name == "rx"
-    assert "can't be made" in caplog.text
+    assert "can't be created" in caplog.text
 
 
 def test_nothing_is_opened_through_a_link_for_people(

@@ -784,7 +784,7 @@ def test_a_tree_that_names_a_link_and_a_folder_alike_writes_nothing_outside(
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     command[1:1] = identity
     commit = made("commit-tree", tree_id, "-m", "x")
-    with pytest.raises(InvalidInput, match="lies below 'a', which is no folder"):
+    with pytest.raises(InvalidInput, match="is below 'a', which is not a folder"):
         repository.checkout(commit, tmp_path / "work")
     assert not list(outside.iterdir())
 

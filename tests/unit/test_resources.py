@@ -83,8 +83,8 @@ def test_requests_beyond_the_machine(resources: Any, machine: Capacity, expected
     [
         ({"gpu": {"limits": 0.5}}, "gpu.limits", "whole GPUs, not 0.5"),
         ({"gpu": {"requests": 1.5, "limits": 2}}, "gpu.requests", "whole GPUs, not 1.5"),
-        ({"gpu": {"limits": True}}, "gpu.limits", "`true` is no amount"),
-        ({"cpu": {"requests": False}}, "cpu.requests", "`false` is no amount"),
+        ({"gpu": {"limits": True}}, "gpu.limits", "`true` is not an amount"),
+        ({"cpu": {"requests": False}}, "cpu.requests", "`false` is not an amount"),
         ({"gpu": {"limits": -1}}, "gpu.limits", "greater than or equal to 0"),
         ({"cpu": {"requests": 2, "limits": 1}}, "cpu.requests", "(2 cores) must not be above `limits` (1 core)"),
         ({"memory": {"requests": 64, "limits": 32}}, "memory.requests", "must not be above"),

@@ -127,7 +127,7 @@ def test_texts_elsewhere_stay_texts() -> None:
 
 
 def test_a_number_that_is_infinite_is_refused() -> None:
-    with pytest.raises(InvalidPolyaxonfile, match="is not a number that can be kept"):
+    with pytest.raises(InvalidPolyaxonfile, match="is not a number that can be stored"):
         read("params: {lr: 1e999}")
 
 

@@ -241,7 +241,7 @@ def test_a_push_of_more_files_than_code_may_have_is_refused(
     nested(git, "clone")
     pushed = git("push", "origin", "nested", folder="clone")
     assert pushed.returncode
-    assert "remote: The code holds more than 100000 files and folders (max_upload_files)" in pushed.stderr
+    assert "remote: The code contains more than 100000 files and folders (max_upload_files)" in pushed.stderr
     assert refs(farm, farm.ids.evil_tools) == {"master": farm.ids.commit}
     newest = commit(git, "clone")
     done(git("push", "origin", "master", folder="clone"))
