@@ -1,4 +1,4 @@
-"""The parts of the documentation that are made from the code, so that they can't be wrong. Called by cog."""
+"""Generates parts of the documentation from the code. Called by cog."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ os.environ["NO_COLOR"] = "1"
 
 
 def routes() -> str:
-    """Every route, with who may call it."""
+    """Every route, with its access rule and response."""
     rows = ["| method | path | | who | answers | stands |", "|---|---|---|---|---|---|"]
     for endpoint in [*api.ENDPOINTS, *streams.ENDPOINTS, *proxy.SCOPES]:
         path = re.sub(r"\{(\w+):\w+\}", r"{\1}", endpoint.path)
@@ -104,7 +104,7 @@ def without_effect() -> str:
 
 
 def sections() -> str:
-    """The keys of each section, as the models have them."""
+    """The keys of each section, from the models."""
     named = {
         "top level of a job": JobFile,
         "of an experiment": ExperimentFile,
@@ -131,7 +131,7 @@ def commands() -> str:
 
 
 def picture() -> str:
-    """The rooms of the house from top to bottom, as the import contract in pyproject.toml has them."""
+    """The packages from top to bottom, from the import contract in pyproject.toml."""
     contracts = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     [layers] = [contract["layers"] for contract in contracts if contract["name"] == "layers point down"]
     rows = [[name.strip().removeprefix("polylocal.") for name in layer.split("|")] for layer in layers]
@@ -144,7 +144,7 @@ def picture() -> str:
 
 
 def rooms() -> str:
-    """Every package, and what it says of itself."""
+    """Every package, with the first line of its docstring."""
     rows = ["| room | |", "|---|---|"]
     for name, about in _modules():
         if (Path("polylocal") / name.replace(".", "/")).is_dir() or "." not in name:
@@ -153,7 +153,7 @@ def rooms() -> str:
 
 
 def modules() -> str:
-    """Every module, and what it says of itself."""
+    """Every module, with the first line of its docstring."""
     return "\n".join(["| module | |", "|---|---|", *(f"| `{name}` | {about} |" for name, about in _modules())])
 
 

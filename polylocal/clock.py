@@ -16,7 +16,7 @@ def now() -> str:
 def stamp(moment: datetime) -> str:
     """`2018-08-23T00:30:18.674062+00:00`; a naive time counts as UTC.
 
-    Raises ValueError if the time lies outside the years 1 to 9999 in UTC.
+    Raises ValueError if the time is outside the years 1 to 9999 in UTC.
     """
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     try:

@@ -57,7 +57,7 @@ class Home:
     token = _Inside("token")
     lock = _Inside("daemon.lock")
     daemon_log = _Inside("daemon.log")
-    daemon_output = _Inside("daemon.out")  # output of a daemon in the background: tells why a start failed
+    daemon_output = _Inside("daemon.out")  # output of a daemon in the background: shows why a start failed
     secrets = _Inside("secrets")
     signing = _Inside("signing")
     logs = _Inside("logs")

@@ -22,7 +22,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    home: Path = Field(DEFAULT_HOME, description="the folder that holds all data")
+    home: Path = Field(DEFAULT_HOME, description="the folder that contains all data")
     host: str = Field("127.0.0.1", description="the address that the REST API listens on")
     allowed_hosts: list[str] = Field(
         default_factory=list, description="further names of this machine that browsers and clients may use"
@@ -115,8 +115,8 @@ def load(**flags: Any) -> Settings:
     try:
         return Settings(**_merged(_of_file(Home(home).settings), _of_environment(), {**given, "home": home}))
     except ValidationError as error:
-        told = ((e["loc"], e["msg"].removeprefix("Value error, ")) for e in error.errors())
-        problems = (f"{'.'.join(map(str, place))}: {message}" for place, message in told)
+        found = ((e["loc"], e["msg"].removeprefix("Value error, ")) for e in error.errors())
+        problems = (f"{'.'.join(map(str, place))}: {message}" for place, message in found)
         raise SetupError(f"settings (flags, POLYLOCAL_*, {Home(home).settings}): {'; '.join(problems)}") from error
     except (ValueError, OSError) as error:
         raise SetupError(f"{Home(home).settings} can't be read: {error}") from error

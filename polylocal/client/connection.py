@@ -43,7 +43,7 @@ class Response:
         return self.content.decode(errors="replace")
 
     def json(self) -> Any:
-        """Raises ValueError if the content is no JSON."""
+        """Raises ValueError if the content is not JSON."""
         return json.loads(self.content)
 
 
@@ -134,7 +134,7 @@ class Connection:
         return {name: value.encode() for name, value in {**self._headers, **hops, **headers}.items()}
 
     def _acquire(self, timeout: float | None) -> HTTPConnection:
-        """A kept connection that the daemon has not closed, or a new one."""
+        """An idle connection that the daemon has not closed, or a new one."""
         while True:
             try:
                 connection = self._idle.pop()

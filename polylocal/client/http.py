@@ -140,7 +140,7 @@ class Client:
         return self.json("GET", f"/polylocal/v1/disk/{owner}/{name}")
 
     def disk_usage(self, budget_gib: float | None) -> Json:
-        """What uses disk space, and what `gc` would remove."""
+        """The items that use disk space, and whether `gc` would remove them."""
         parameters = {} if budget_gib is None else {"budget_gib": budget_gib}
         return self.json("GET", "/polylocal/v1/disk", params=parameters, timeout=_SLOW_S)
 

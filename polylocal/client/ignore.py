@@ -52,7 +52,7 @@ node_modules
 """
 _SLASH = "ps_d"  # the group of pathspec's patterns for the slash behind a folder that they match
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-# the daemon needs these files; Docker, too, sends Dockerfiles whatever the rules say
+# the daemon needs these files; Docker also sends Dockerfiles regardless of the rules
 _NEEDED = re.compile(r"(.+\.)?dockerfile(\..+)?|polyaxonci\.(yml|yaml|json)", re.IGNORECASE)
 
 
@@ -164,7 +164,7 @@ class _GitRules:
         return self._inner[folder]
 
     def _matches(self, path: str, is_folder: bool) -> bool:
-        """Whether a path is ignored: by the last matching rule of the innermost file, or with a folder around it."""
+        """Whether a path is ignored: by the last matching rule of the innermost file, or with a parent folder."""
         if self._is_in_ignored(path):
             return True
         found: bool | None = None
@@ -200,11 +200,10 @@ def _exclude_files(top: Path) -> list[Path]:
     """The exclude files of the user and of the repository, which takes precedence. They need not exist."""
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     own, of_repository = Path(home, "git", "ignore"), top / ".git" / "info" / "exclude"
-    told = _git_output(top, "config", "--type=path", "--get", "core.excludesFile")
-    if told:
-        own = top / told
-    told = _git_output(top, "rev-parse", "--git-path", "info/exclude")  # a linked work tree has it elsewhere
-    return [own, top / told if told else of_repository]
+    if path := _git_output(top, "config", "--type=path", "--get", "core.excludesFile"):
+        own = top / path
+    path = _git_output(top, "rev-parse", "--git-path", "info/exclude")  # a linked work tree has it elsewhere
+    return [own, top / path if path else of_repository]
 
 
 def _git_output(top: Path, *arguments: str) -> str:
@@ -250,7 +249,7 @@ def _list_files(top: Path, options: Sequence[str]) -> Iterator[str]:
 
 
 def _holds_needed(folder: Path) -> bool:
-    """Whether a folder contains a file that is uploaded whatever `.dockerignore` says."""
+    """Whether a folder contains a file that is uploaded regardless of `.dockerignore`."""
     try:
         with os.scandir(folder) as found:
             return any(_NEEDED.fullmatch(entry.name) for entry in found)
@@ -333,8 +332,8 @@ def _spec(lines: Iterable[str]) -> GitIgnoreSpec:
 def _decision(spec: GitIgnoreSpec, path: str, is_folder: bool) -> bool | None:
     """Whether the rules of one file ignore this very path; None: no rule names it.
 
-    A rule that names only a folder above it says nothing: git asks for each folder on the way down, and `!lib` takes
-    in that folder, not everything in it that another rule ignores.
+    A rule that matches only a parent folder does not decide: git checks each folder on the way down. So `!lib` includes
+    that folder, but not the paths in it that another rule ignores.
     """
     # unlike git's, `*` of pathspec does not match line ends: replace them by a character that no pattern has
     text = path.replace("\n", "\ufdd0") + ("/" if is_folder else "")

@@ -122,7 +122,7 @@ class PackagesClient:
         return self._create("POST", "projects", project={"name": name})
 
     def plan_build(self, owner: str, name: str, options: BuildOptions) -> BuildPlan:
-        """Check the options of a build and find what they name. Creates the user's own project if it is to be uploaded.
+        """Check the options of a build and look up the objects that they name. Creates the project before an upload.
 
         Raises NotFound and InvalidInput.
         """
@@ -229,7 +229,7 @@ class PackagesClient:
 
 
 def has_succeeded(found: Json, is_to_publish: bool) -> bool:
-    """Whether a finished build list did all that was asked. A publication that waits for QA counts as success."""
+    """Whether a finished build list completed all its steps. A publication that waits for QA counts as completed."""
     if found["status"] != BuildStatus.COMPLETE:
         return bool(found["status"] == BuildStatus.PUBLISHED)
     refusal = found.get("not_published")

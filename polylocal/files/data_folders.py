@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 ROOT = PurePosixPath("/plx-data")  # in a container: parent of the folders without a `mount`
 
-# Folders that hold the system of a container: a mount at, in or above one would hide programs or the kernel's files.
+# Folders that contain the system of a container: a mount at, in or above one would hide programs or the kernel's files.
 # Mounts in other folders of an image (/opt, /root, /usr/share) are allowed.
 _SYSTEM = """
 /bin /boot /dev /etc /lib /lib32 /lib64 /libx32 /proc /run /sbin /sys /usr/bin /usr/lib /usr/lib32 /usr/lib64

@@ -33,7 +33,7 @@ class Item:
 
 
 class Disk:
-    """The file system that `folder` lies on. Thread-safe."""
+    """The file system of `folder`. Thread-safe."""
 
     def __init__(self, folder: Path, min_free_mib: int) -> None:
         self._folder = folder

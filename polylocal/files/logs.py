@@ -1,6 +1,6 @@
 """Log files: the output of a run, and the time and the stream of each piece of it.
 
-`<uuid>.log` holds the bytes. `<uuid>.log.times` holds records of a fixed size (offset, microseconds since 1970,
+`<uuid>.log` contains the bytes. `<uuid>.log.times` contains records of a fixed size (offset, microseconds since 1970,
 stream). A record is written before its bytes. So at any time the log is a prefix of the run's output, and each byte
 has a record. The runner writes with this module, the API reads.
 """
@@ -85,7 +85,7 @@ class LogWriter(AbstractContextManager["LogWriter"]):
     """Appends to the log of a run, new or existing. Not thread-safe.
 
     Before each write, the writer checks that the files are unchanged. If another process changed them, the writer adds
-    a line with the number of lost lines and goes on. With `may_reread` it raises LogChanged instead: then the caller
+    a line with the number of lost lines and continues. With `may_reread` it raises LogChanged instead: then the caller
     calls `reopen()` and fetches the lines again.
     """
 
@@ -274,7 +274,7 @@ def has_times(path: Path) -> bool:
 
 
 def _shares_record(last: Piece | None, here: Piece) -> bool:
-    """Whether a piece needs no record of its own after the one before."""
+    """Whether a piece can share the record of the piece before it."""
     if last is None or (last.stream, last.is_stored) != (here.stream, here.is_stored):
         return False
     return 0 <= here.time_us - last.time_us < _SAME_MOMENT_US
@@ -353,7 +353,7 @@ class Tail:
     offset: int = 0
     _lines: int = 0  # complete lines that were returned
     _rest: int = 0  # bytes of the incomplete line that were returned
-    _left: Position = field(default_factory=Position)  # what is left to skip
+    _left: Position = field(default_factory=Position)  # to skip
     _number: _Number | None = None
     _read_at_us: int = 0
 
@@ -433,7 +433,7 @@ def stamped(path: Path) -> Iterator[bytes]:
 
 
 def positions(path: Path, start: int = 0) -> dict[int, Position]:
-    """The end of each stream, from which a continued log goes on.
+    """The end of each stream, at which a resumed log continues.
 
     `start`: offset of the output of the present container, in bytes.
     """

@@ -154,7 +154,7 @@ class _Unpacking:
             left -= len(chunk)
 
     def _link(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
-        """A hard link to an earlier member. It counts as a file of its own, since git reads it again."""
+        """A hard link to an earlier member. It counts as a separate file, since git reads it again."""
         shown = repr(member.name)
         parts = _split(member.linkname)
         if not parts or ".." in parts or member.linkname.startswith("/"):

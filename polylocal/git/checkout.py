@@ -20,9 +20,9 @@ _LIMITS = Limits(seconds=3600.0)
 
 
 def write(git_dir: Path, commit: str, folder: Path) -> None:
-    """Write a commit into an empty folder, with the modes 0644 and 0755, and the files as old as their commit.
+    """Write a commit into an empty folder, with the modes 0644 and 0755 and the time of the commit.
 
-    Raises InvalidInput if the commit holds names that git or the file system refuses, OSError if the disk is full or
+    Raises InvalidInput if the commit contains names that git or the file system refuses, OSError if the disk is full or
     broken, SetupError, Cancelled.
     """
     time = command.run("show", "--no-patch", "--format=%ct", commit, git_dir=git_dir, limits=QUICK)

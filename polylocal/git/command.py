@@ -1,7 +1,7 @@
 """Runs the `git` command. No other module starts git.
 
-A git process has limits of time, memory and output. It gets an environment of its own instead of the daemon's. It ends
-with all its children when its operation is cancelled.
+A git process has limits of time, memory and output. It gets a separate environment, not the daemon's. It ends with
+all its children when its operation is cancelled.
 """
 
 import os
@@ -92,7 +92,7 @@ def start(
     stderr: int = subprocess.PIPE,
     limits: Limits = DEFAULT,
 ) -> subprocess.Popen[bytes]:
-    """Start a git process, which the caller has to end. Raises SetupError, InvalidInput for a zero byte."""
+    """Start a git process, which the caller has to end. Raises SetupError, InvalidInput for a NUL byte."""
     settings = {**_SMALL_BUFFERS, **(config or {})}
     command = [_find_git(env.get("PATH", os.defpath))]
     command += [word for pair in settings.items() for word in ("-c", "=".join(pair))]

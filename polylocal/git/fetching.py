@@ -41,7 +41,7 @@ class FetchSource:
         return remotes.find_route(self.url, self.local_hosts)
 
     def submodule(self, url: str) -> FetchSource:
-        """The fetch of a submodule. It may use keys and local files only if it lies beside the repository."""
+        """The fetch of a submodule. It may use keys and local files only if it is beside the repository."""
         if self.with_keys and not submodules.is_beside(self.url, url):
             protocols = ":".join(name for name in self.protocols.split(":") if name != "file")
             return replace(self, url=url, protocols=protocols, with_keys=False)

@@ -1,4 +1,4 @@
-"""Finds what a commit refers to but does not contain: submodules that were not fetched, contents in git-LFS."""
+"""Finds the parts that a commit refers to but does not contain: submodules that were not fetched, git-LFS contents."""
 
 import re
 import shutil

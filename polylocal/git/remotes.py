@@ -80,7 +80,7 @@ class _Parts:
 
 
 def find_route(url: str, local_hosts: Collection[str] = ()) -> Route:
-    """The route to a URL of a user who is no admin. May ask the server for redirects.
+    """The route to a URL of a user who is not an admin. May ask the server for redirects.
 
     `local_hosts`: hosts (`name` or `name:port`) that are allowed although they lead to this machine.
 

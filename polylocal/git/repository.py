@@ -42,7 +42,7 @@ class Committed:
 
 
 class Repository(CodeReader):
-    """Changes the code under `path`, which need not exist before the first upload. Thread-safe."""
+    """The code under `path`, with the operations that change it. Thread-safe."""
 
     def create(self, branch: str = BRANCH) -> None:
         """Create an empty repository with the branch `branch`, if there is none. Idempotent."""
@@ -132,7 +132,7 @@ class Repository(CodeReader):
         return found
 
     def _list_files(self, *arguments: str, env: Mapping[str, str], cwd: Path) -> Iterator[str]:
-        """The names that `git ls-files` prints, through a temporary file: a folder may hold millions."""
+        """The names that `git ls-files` prints, through a temporary file: a folder may contain millions."""
         with tempfile.TemporaryFile() as file:
             self.run("ls-files", "-z", *arguments, env=env, cwd=cwd, stdout=file)
             yield from command.names_in(file)

@@ -82,9 +82,9 @@ def resolve(base: str, url: str) -> str:
 
 
 def is_beside(base: str, url: str) -> bool:
-    """Whether a submodule lies beside its repository, in the same folder: then the daemon's keys may be used for both.
+    """Whether a submodule is in the same folder as its repository: then the daemon's keys may be used for both.
 
-    The author of the code chooses the URLs of submodules, and must not choose what the daemon's keys open.
+    The author of the code chooses the URLs of submodules, and must not gain access with the daemon's keys.
     """
     base, url = base.removeprefix(_FILE), url.removeprefix(_FILE)
     folder, _, name = base.rstrip("/").rpartition("/")

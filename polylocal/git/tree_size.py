@@ -33,7 +33,7 @@ class Size:
 @dataclass
 class _Tree:
     entries: int = 0
-    longest: int = 0  # bytes of the longest name of an entry that is no folder
+    longest: int = 0  # bytes of the longest name of an entry that is not a folder
     blobs: list[str] = field(default_factory=list)
     folders: list[tuple[str, int]] = field(default_factory=list)  # tree hash, bytes of the name
 
@@ -45,7 +45,7 @@ _lock = threading.Lock()
 def check(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | None = None) -> Size:
     """Measure a tree. Raises InvalidInput with the limit that is exceeded, NotFound.
 
-    `env`: variables for git, if some objects lie outside the repository.
+    `env`: variables for git, if some objects are outside the repository.
     """
     key = (root, limits)
     with _lock:

@@ -33,7 +33,7 @@ _Edit = tuple[int, int, str]  # start, end, replacement
 class _Token:
     """A part of a text with a meaning: the characters from `start` up to, but not including, `end`.
 
-    A `newline` ends a command. Line ends in quotes, in here-documents or after a backslash are no tokens.
+    A `newline` ends a command. Line ends in quotes, in here-documents or after a backslash are not tokens.
     """
 
     kind: Literal["escape", "comment", "newline", "document"]

@@ -76,7 +76,7 @@ def load(text: str) -> object:
 
 
 def value(text: str) -> object:
-    """Read the value of an argument `name=value` as a polyaxonfile would. A text that is no YAML stays a text.
+    """Read the value of an argument `name=value` as a polyaxonfile would. A text that is not YAML stays a text.
 
     So does a text that starts with a sign of YAML for a comment, an anchor or a block.
     """
@@ -102,7 +102,7 @@ def _mappings(document: Document) -> list[Document]:
 
 
 def _merge_lines(below: Lines, above: Document) -> Lines:
-    """Merge the lines of two documents. A value of `above` that is no mapping replaces all lines below its path."""
+    """Merge the lines of two documents. A value of `above` that is not a mapping replaces all lines below its path."""
     whole = {path for path in above.lines if not isinstance(_value_at(above.data, path), dict)}
     kept = {
         path: line for path, line in below.items() if not any(path[:count] in whole for count in range(1, len(path)))
@@ -167,7 +167,7 @@ def _load_literal(text: str) -> object:
 
 
 def _check_literal(text: str) -> None:
-    """Raises ValueError: the text is no Python literal; InvalidPolyaxonfile: it has too many tokens."""
+    """Raises ValueError: the text is not a Python literal; InvalidPolyaxonfile: it has too many tokens."""
     place, left, is_complete = 0, MAX_TOKENS, False  # is_complete: a comma, a colon or a bracket must follow
     while place < len(text):
         found = _LITERAL.match(text, place)
@@ -180,7 +180,7 @@ def _check_literal(text: str) -> None:
 
 
 def _check_keys(other: int) -> None:
-    """Limit keys that are no strings: colliding numbers make a dict slow. Raises InvalidPolyaxonfile."""
+    """Limit keys that are not strings: colliding numbers make a dict slow. Raises InvalidPolyaxonfile."""
     if other > MAX_OTHER_KEYS:
         raise InvalidPolyaxonfile([f"The polyaxonfile has more than {MAX_OTHER_KEYS} names that are not texts."])
 
@@ -323,7 +323,7 @@ def _lines_or_none(text: str) -> Lines:
         _check_events(text)
         return _lines(yaml.compose(text, Loader=_Loader))
     except (*_YAML_FAULTS, InvalidPolyaxonfile):
-        return {}  # a Python literal may be no YAML; then errors have no lines
+        return {}  # a Python literal may not be YAML; then errors have no lines
 
 
 def _lines(top: yaml.Node | None) -> Lines:
@@ -347,7 +347,7 @@ def _lines(top: yaml.Node | None) -> Lines:
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Merge `above` over `below`, mapping by mapping. A restart applies its changes to the original file so."""
+    """Merge `above` over `below`, mapping by mapping. Restarts apply changes to the original file with it."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)

@@ -1,4 +1,4 @@
-"""Requests and limits of a run: amounts that are reserved, amounts that are cut, and amounts that no machine has. Pure.
+"""Resource requests and limits of a run: reservation, reduction to the machine's size, validation. Pure.
 
 As in Kubernetes: `requests` are reserved and `limits` are the most that a run may take. Limits without requests are
 reserved, too. Cores are numbers, memory is in MiB, GPUs are whole devices.
@@ -25,7 +25,7 @@ MiB = float
 
 @dataclass(frozen=True)
 class Capacity:
-    """The amounts that the engine's machine has for all runs together. `gpus` None: nobody counted them."""
+    """The amounts that the engine's machine has for all runs together. `gpus` None: unknown."""
 
     cpus: Cores
     memory_mib: MiB
@@ -36,7 +36,7 @@ class Capacity:
 
 
 def reserved(resources: Resources | None) -> tuple[Cores, MiB]:
-    """The amounts that no other run gets while this one runs."""
+    """The amounts that a run with these resources reserves."""
     if resources is None:
         return 0.0, 0.0
     cpu, memory = resources.cpu, resources.memory

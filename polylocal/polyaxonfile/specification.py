@@ -147,7 +147,7 @@ class Specification:
 
     @property
     def hptuning(self) -> HPTuning:
-        """The search of a group. Raises ValueError: the run is no group."""
+        """The search of a group. Raises ValueError: the run is not a group."""
         if not isinstance(self.file, GroupFile):
             raise ValueError(f"a {self.kind} has no search")
         return self.file.hptuning
@@ -197,7 +197,7 @@ def parse(
         raise InvalidPolyaxonfile([where.sentence(("kind",), f"Must be equal to {kind}.")])
     if params:
         key = "declarations" if "declarations" in data else "params"
-        own = data.get(key) or {}  # the validation below reports a value that is no mapping
+        own = data.get(key) or {}  # the validation below reports a value that is not a mapping
         data = {**data, key: {**own, **params} if isinstance(own, dict) else own}
     shaped = _nest(data) if where.is_flat else data
     rendering = templating.Rendering(problems := [])

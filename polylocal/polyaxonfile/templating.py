@@ -119,7 +119,7 @@ class Rendering:
 
 
 def render(value: Any, variables: Mapping[str, Any], path: Path, problems: Problems) -> Any:
-    """Render one value with a budget of its own."""
+    """Render one value with a separate budget."""
     return Rendering(problems).render(value, variables, path)
 
 
