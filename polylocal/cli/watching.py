@@ -221,7 +221,7 @@ class Snapshots:
         self._ignored = Ignored(self.folder)
         found = {path: self._version_of_item(item) for path, item in survey(self.folder).items.items()}
         for file in self._files:
-            name = self._name(file)
+            name = file.relative_to(self.folder).as_posix() if file.is_relative_to(self.folder) else str(file)
             if name not in found:
                 with suppress(OSError):
                     found[name] = self._version_of_file(name, file, file.stat(), "file")
@@ -244,9 +244,6 @@ class Snapshots:
     def version(self, path: str) -> Version:
         """The state of a path in the last snapshot."""
         return self._last.get(path, _GONE)
-
-    def _name(self, file: Path) -> str:
-        return file.relative_to(self.folder).as_posix() if file.is_relative_to(self.folder) else str(file)
 
     def _version_of_item(self, item: Item) -> Version:
         if item.target is not None:

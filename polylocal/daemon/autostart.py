@@ -156,7 +156,6 @@ class Manager:
         raise NotImplementedError
 
     def _next_commands(self) -> list[str]:
-        """Commands for the user to run."""
         return []
 
     def _read(self) -> str | None:

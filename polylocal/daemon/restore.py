@@ -223,7 +223,8 @@ class _Unpacker:
                     file.seek(start)
                 self.content += _copy(content, file, length)
             file.truncate(member.size)
-            os.fchmod(handle, 0o600 if _is_private(member.name) else member.mode & 0o777)
+            is_private = member.name in _FILES or member.name.startswith(("secrets/", "signing/"))
+            os.fchmod(handle, 0o600 if is_private else member.mode & 0o777)
         os.utime(path, (member.mtime, member.mtime))
         self.files += 1
 
@@ -244,10 +245,6 @@ def _copy(content: io.RawIOBase, file: IO[bytes], length: int) -> int:
 
 
 _FILES = (Home(Path()).database.name, Home(Path()).token.name, Home(Path()).settings.name)
-
-
-def _is_private(name: str) -> bool:
-    return name in _FILES or name.startswith(("secrets/", "signing/"))
 
 
 def _accept_database(unpacked: Home, manifest: Manifest, place: Path, file: Path) -> tuple[snapshots.Snapshot, bool]:

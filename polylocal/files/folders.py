@@ -10,7 +10,7 @@ import itertools
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +107,14 @@ def open_inside(folder: Path, path: str) -> int:
         os.close(at)
 
 
+@contextmanager
+def _closing(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _replace_descriptor(old: int, new: int) -> int:
     os.close(old)
     return new
@@ -123,12 +131,9 @@ def _path_below(target: str, tops: set[str]) -> str:
 def _open_plain(name: str, parent: int) -> int:
     """Open a regular file or a folder. Raises OSError: ELOOP for a link, ENXIO for other kinds."""
     if _HANDLE:
-        handle = os.open(name, _HANDLE | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-        try:
+        with _closing(os.open(name, _HANDLE | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)) as handle:
             _check_plain(os.fstat(handle))
             return os.open(f"/proc/self/fd/{handle}", _READ)
-        finally:
-            os.close(handle)
     _check_plain(os.stat(name, dir_fd=parent, follow_symlinks=False))
     opened = os.open(name, _READ | os.O_NOFOLLOW, dir_fd=parent)
     try:
@@ -224,16 +229,13 @@ def copy_tree(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     copies: dict[tuple[int, int], str] = {}  # path of the copy, for files with several names
     for entry in walk(source):
-        parent = _open_folder(target, tuple(entry.path.split("/")[:-1]))
-        try:
+        with _closing(_open_folder(target, entry.path.split("/")[:-1])) as parent:
             if entry.is_file and entry.stat.st_nlink > 1:
                 number = (entry.stat.st_dev, entry.stat.st_ino)
                 if _link_copy(target, copies.get(number), entry, parent):
                     continue
                 copies[number] = entry.path
             _copy(entry, parent)
-        finally:
-            os.close(parent)
 
 
 def _link_copy(target: Path, first: str | None, entry: Entry, parent: int) -> bool:
@@ -242,13 +244,10 @@ def _link_copy(target: Path, first: str | None, entry: Entry, parent: int) -> bo
         return False
     *parts, name = first.split("/")
     try:
-        there = _open_folder(target, parts)
-        try:
+        with _closing(_open_folder(target, parts)) as there:
             with suppress(FileNotFoundError):
                 os.unlink(entry.name, dir_fd=parent)
             os.link(name, entry.name, src_dir_fd=there, dst_dir_fd=parent, follow_symlinks=False)
-        finally:
-            os.close(there)
     except OSError as error:
         if error.errno in (errno.EMLINK, errno.ENOENT, errno.EPERM):
             return False
@@ -284,11 +283,8 @@ def _make_folder(entry: Entry, parent: int) -> None:
             return
         os.unlink(entry.name, dir_fd=parent)
         os.mkdir(entry.name, dir_fd=parent)
-    opened = os.open(entry.name, _FOLDER, dir_fd=parent)
-    try:
+    with _closing(os.open(entry.name, _FOLDER, dir_fd=parent)) as opened:
         os.fchmod(opened, stat.S_IMODE(entry.stat.st_mode) & 0o777 | 0o700)
-    finally:
-        os.close(opened)
 
 
 def set_mode(name: str, parent: int, mode: int) -> None:
@@ -296,12 +292,9 @@ def set_mode(name: str, parent: int, mode: int) -> None:
     if not _HANDLE:
         os.chmod(name, mode, dir_fd=parent, follow_symlinks=False)
         return
-    handle = os.open(name, _HANDLE | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
+    with _closing(os.open(name, _HANDLE | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)) as handle:
         _check_plain(os.fstat(handle))
         os.chmod(f"/proc/self/fd/{handle}", mode)
-    finally:
-        os.close(handle)
 
 
 def remove_tree(folder: Path) -> None:
@@ -314,24 +307,18 @@ def remove_tree(folder: Path) -> None:
         parent = os.open(folder.parent, _READ | os.O_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):
         return
-    try:
-        with suppress(FileNotFoundError):
-            _remove_folder(folder.name, parent, 1)
-    finally:
-        os.close(parent)
+    with _closing(parent), suppress(FileNotFoundError):
+        _remove_folder(folder.name, parent, 1)
 
 
 def _remove_folder(name: str, parent: int, depth: int) -> None:
-    opened = _open_for_removal(name, parent)
-    try:
+    with _closing(_open_for_removal(name, parent)) as opened:
         if depth > MAX_OPEN:
             _remove_below(opened)
         else:
             for inner in _remove_files(opened):
                 with suppress(FileNotFoundError):  # removed by another thread
                     _remove_folder(inner, opened, depth + 1)
-    finally:
-        os.close(opened)
     os.rmdir(name, dir_fd=parent)
 
 

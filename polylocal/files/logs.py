@@ -408,7 +408,8 @@ class Stamped(Tail):
         for piece, found in _iter_pieces(self.path, self.offset):
             if not (data := self.new_bytes(found)):
                 continue
-            made.append(self._with_stamps(data, _stamp(piece)))
+            written = datetime.fromtimestamp(piece.time_us / 1e6, UTC)
+            made.append(self._with_stamps(data, written.strftime("%Y-%m-%d %H:%M:%S UTC -- ").encode()))
             size += len(made[-1])
             if size > _CHUNK:  # large chunks: each costs the reader a switch between threads
                 yield b"".join(made)
@@ -421,10 +422,6 @@ class Stamped(Tail):
         self._at_line_start = data.endswith(b"\n")
         whole = data[:-1] if self._at_line_start else data
         return first + whole.replace(b"\n", b"\n" + stamp) + (b"\n" if self._at_line_start else b"")
-
-
-def _stamp(piece: Piece) -> bytes:
-    return datetime.fromtimestamp(piece.time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC -- ").encode()
 
 
 def stamped(path: Path) -> Iterator[bytes]:

@@ -41,19 +41,13 @@ class MissingParts:
         """Messages to the owner of the code."""
         said = []
         if self.submodules:
-            names, is_one = _list_names([path for path, _ in self.submodules]), len(self.submodules) == 1
-            what = (
-                "a submodule that was not fetched, and an empty folder"
-                if is_one
-                else "submodules that were not fetched"
-            )
-            said.append(f"{names} {'is' if is_one else 'are'} {what} in the code.")
+            what = "is a submodule that was not fetched, and an empty folder in the code."
+            several = "are submodules that were not fetched in the code."
+            said.append(_sentence([path for path, _ in self.submodules], what, several))
         if self.pointers:
-            names, is_one = _list_names([pointer.path for pointer in self.pointers]), len(self.pointers) == 1
-            what = (
-                "is a pointer of git-LFS, its content was" if is_one else "are pointers of git-LFS, their contents were"
-            )
-            said.append(f"{names} {what} not fetched: {self._hint()}.")
+            what = f"is a pointer of git-LFS, its content was not fetched: {self._hint()}."
+            several = f"are pointers of git-LFS, their contents were not fetched: {self._hint()}."
+            said.append(_sentence([pointer.path for pointer in self.pointers], what, several))
         return said
 
     @staticmethod
@@ -104,6 +98,7 @@ def _pointers(git_dir: Path, files: Sequence[tuple[str, str, str]]) -> Iterator[
             yield Pointer(path, mode, text, found["oid"].decode(), int(found["size"]))
 
 
-def _list_names(names: Sequence[str]) -> str:
+def _sentence(names: Sequence[str], if_one: str, if_several: str) -> str:
     more = len(names) - _MAX_NAMED
-    return ", ".join(f"`{name}`" for name in names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+    shown = ", ".join(f"`{name}`" for name in names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f"{shown} {if_one if len(names) == 1 else if_several}"

@@ -94,8 +94,9 @@ def find_route(url: str, local_hosts: Collection[str] = ()) -> Route:
         if port is not None and not 0 < port < 1 << 16:
             raise InvalidInput([f"its port {port} is invalid"])
         parts = _Parts(scheme, found["user"] or "", found["host"], port, found["path"] or "", frozenset(local_hosts))
-        makers = {"ssh": _over_ssh, "git": _over_git}
-        return makers.get(scheme, _over_http)(parts)
+        if scheme in ("http", "https"):
+            return asyncio.run(_follow_redirects(parts))
+        return _over_ssh(parts) if scheme == "ssh" else _over_git(parts)
     if _SCHEME.match(url):
         if url.partition(":")[0].lower() in _SCHEMES:
             raise InvalidInput(["it is not a URL of the form scheme://user@host:port/path"])
@@ -134,10 +135,6 @@ def _over_git(parts: _Parts) -> Route:
     address = addresses.Host(host.addresses[0], host.addresses)
     named = host.in_url if parts.port is None else f"{host.in_url}:{parts.port}"
     return Route(parts.at(address.in_url), "git", environment={"GIT_OVERRIDE_VIRTUAL_HOST": named})
-
-
-def _over_http(parts: _Parts) -> Route:
-    return asyncio.run(_follow_redirects(parts))
 
 
 async def _follow_redirects(parts: _Parts) -> Route:

@@ -82,21 +82,20 @@ def _measure(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | 
     if size.files > limits.max_upload_files:
         raise _too_many(limits)
     if size.bytes > limits.size:
-        raise InvalidInput(
-            [f"Unpacked the code is larger than {limits.max_unpacked_mib} MiB (max_unpacked_mib). {_ADVICE}"]
-        )
+        most = limits.max_unpacked_mib
+        raise InvalidInput([f"Unpacked the code is larger than {most} MiB (max_unpacked_mib). {_ADVICE}"])
     if size.longest > MAX_PATH:
-        raise InvalidInput([f"The code contains a path of more than {MAX_PATH} bytes."])
+        raise InvalidInput([_TOO_LONG])
     return size
 
 
+_TOO_LONG = f"The code contains a path of more than {MAX_PATH} bytes."
 _ADVICE = "Leave out what the code does not need, or raise the setting."
 
 
 def _too_many(limits: Limits) -> InvalidInput:
-    return InvalidInput(
-        [f"The code contains more than {limits.max_upload_files} files and folders (max_upload_files). {_ADVICE}"]
-    )
+    most = limits.max_upload_files
+    return InvalidInput([f"The code contains more than {most} files and folders (max_upload_files). {_ADVICE}"])
 
 
 def _trees(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | None) -> dict[str, _Tree]:
@@ -119,7 +118,7 @@ def _trees(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | No
         level = list(dict.fromkeys(name for at in level for name, _ in trees[at].folders if name not in trees))
         if not level:
             return trees
-    raise InvalidInput([f"The code contains a path of more than {MAX_PATH} bytes."])
+    raise InvalidInput([_TOO_LONG])
 
 
 def _objects(output: bytes, names: list[str]) -> Iterator[tuple[str, bytes]]:

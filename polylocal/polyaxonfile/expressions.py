@@ -237,7 +237,6 @@ class _Scope:
         return self._check_number(evaluate(self, node))
 
     def _value_or_undefined(self, node: nodes.Node) -> Any:
-        """The value of an expression that may be undefined."""
         self._may_be_undefined += 1
         try:
             return self.value(node)
@@ -460,7 +459,6 @@ def _check_power(left: Any, right: Any) -> None:
 
 
 def _loop_variable(index: int, items: list[Any]) -> dict[str, Any]:
-    """The variable `loop` inside a `for`."""
     count = len(items)
     around = {"previtem": items[index - 1]} if index else {}
     around |= {"nextitem": items[index + 1]} if index + 1 < count else {}

@@ -68,15 +68,12 @@ class Ports:
     def in_templates(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The values for templates: a true flag becomes `--name`, a false one the empty string."""
         flags = {port["name"] for _, port in self._ports if port.get("is_flag")}
-        return {name: _flag(name, value) if name in flags else value for name, value in values.items()}
+        shown = {name: f"--{name}" if values[name] else "" for name in values if name in flags}
+        return {**values, **shown}
 
 
 def _is_port(port: object) -> bool:
     return isinstance(port, dict) and isinstance(port.get("name"), str)
-
-
-def _flag(name: str, value: object) -> str:
-    return f"--{name}" if value else ""
 
 
 def _convert(port: Mapping[str, Any], value: Any, path: Path, problems: Problems) -> Any:

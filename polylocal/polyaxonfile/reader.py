@@ -58,7 +58,8 @@ def read(source: object) -> tuple[dict[str, Any], Lines]:
     merged, lines = parts[0] if parts else Document(None, {})
     for part in parts:
         if not isinstance(part.data, dict):
-            raise InvalidPolyaxonfile([f"A polyaxonfile is a mapping of sections, this is {_name_of(part.data)}."])
+            what = "empty" if part.data is None else f"a {type(part.data).__name__}"
+            raise InvalidPolyaxonfile([f"A polyaxonfile is a mapping of sections, this is {what}."])
     for part in parts[1:]:
         lines = _merge_lines(lines, part)
         merged = merge(merged, part.data)
@@ -355,7 +356,3 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
             old = variables.as_mapping(old)
         merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
-
-
-def _name_of(value: object) -> str:
-    return "empty" if value is None else f"a {type(value).__name__}"
