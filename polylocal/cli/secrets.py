@@ -31,8 +31,8 @@ def set_values(
     The command asks for the values, or reads them from standard input, one a line.
     """
     if wrong := [variable for variable in variables if "=" in variable]:
-        said = wrong[0].partition("=")[0]
-        raise InvalidInput([f"name `{said}` alone, without a value: the shell keeps commands in its history"])
+        given = wrong[0].partition("=")[0]
+        raise InvalidInput([f"name `{given}` alone, without a value: the shell keeps commands in its history"])
     values = dict(zip(variables, _values(variables), strict=True))
     folder = home_folder(home)
     SecretStore(folder.secrets).write(user, name, values, identity=_identity(folder, user))

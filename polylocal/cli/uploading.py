@@ -66,18 +66,18 @@ def upload_folder(
 
 def omissions(code: Code) -> list[tuple[str, str]]:
     """Lines, with their styles, about the files that are not uploaded."""
-    said: list[tuple[str, str]] = []
+    lines: list[tuple[str, str]] = []
     if code.is_as_git:
-        said += _git_omissions(code)
+        lines += _git_omissions(code)
     elif code.substitutes:
         verb = "names" if len(code.substitutes) == 1 else "name"
-        said.append((f"Left out the files that {' and '.join(code.substitutes)} {verb}", "dim"))
+        lines.append((f"Left out the files that {' and '.join(code.substitutes)} {verb}", "dim"))
     if code.links_out:
         many = len(code.links_out) > 1
         what, it = ("links that lead", "them") if many else ("a link that leads", "it")
         hint = f"; give runs such data by data_refs, or name {it} in .polyaxonignore" if not code.is_as_git else ""
-        said.append((f"Left out {list_names(code.links_out)}: {what} out of the folder{hint}", "yellow"))
-    return said
+        lines.append((f"Left out {list_names(code.links_out)}: {what} out of the folder{hint}", "yellow"))
+    return lines
 
 
 def _git_omissions(code: Code) -> Iterator[tuple[str, str]]:

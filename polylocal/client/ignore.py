@@ -169,14 +169,14 @@ class _GitRules:
             return True
         found: bool | None = None
         for spec in self._excludes:
-            said = _decision(spec, path, is_folder)
-            found = found if said is None else said
+            decision = _decision(spec, path, is_folder)
+            found = found if decision is None else decision
         parts = path.split("/")
         for depth in range(len(parts)):
             inner = self._spec("/".join(parts[:depth]))
             if inner is not None:
-                said = _decision(inner, "/".join(parts[depth:]), is_folder)
-                found = found if said is None else said
+                decision = _decision(inner, "/".join(parts[depth:]), is_folder)
+                found = found if decision is None else decision
         return bool(found)
 
     def _is_in_ignored(self, path: str) -> bool:

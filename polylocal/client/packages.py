@@ -72,8 +72,8 @@ class PackagesClient:
 
     def _named_like(self, name: str) -> Iterator[Json]:
         for page in count(1):
-            asked = {"type": "platforms", "query": name, "per_page": str(_PAGE), "page": str(page)}
-            found: list[Json] = self._get("search", "results", **asked)["platforms"]
+            parameters = {"type": "platforms", "query": name, "per_page": str(_PAGE), "page": str(page)}
+            found: list[Json] = self._get("search", "results", **parameters)["platforms"]
             yield from found
             if len(found) < _PAGE:
                 return
@@ -176,8 +176,8 @@ class PackagesClient:
         return int(number)
 
     def build_lists(self, limit: int, **filters: str) -> list[Json]:
-        asked = {f"filter[{name}]": value for name, value in filters.items()}
-        return self._list("build_lists", "build_lists", per_page=str(limit), **asked)
+        parameters = {f"filter[{name}]": value for name, value in filters.items()}
+        return self._list("build_lists", "build_lists", per_page=str(limit), **parameters)
 
     def build_list(self, number: int) -> Json:
         with _missing_as(_NO_BUILD_LIST.format(number)):

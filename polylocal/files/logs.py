@@ -377,8 +377,8 @@ class Tail:
 
     def _lost_at(self) -> int | None:
         """The offset of the last message about lost lines since the last reading; None if there is none."""
-        said = [piece for piece in pieces(self.path) if piece.stream == LOST and piece.time_us >= self._read_at_us]
-        return said[-1].offset if said else None
+        messages = [piece for piece in pieces(self.path) if piece.stream == LOST and piece.time_us >= self._read_at_us]
+        return messages[-1].offset if messages else None
 
     def new_bytes(self, data: bytes) -> bytes:
         """The part of the next bytes that was not returned before."""

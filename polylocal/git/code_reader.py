@@ -94,8 +94,8 @@ class CodeReader:
         lines = command.lines_of([f"{name}^{{commit}}" for name in names])
         form = "--batch-check=%(objectname) %(objecttype)"
         done = self.run("cat-file", form, stdin=lines, check=False, limits=QUICK)  # it fails in damaged repositories
-        said = done.stdout.decode(errors="replace").split("\n")
-        found = (line.removesuffix(" commit") for line in said if line.endswith(" commit"))
+        output = done.stdout.decode(errors="replace").split("\n")
+        found = (line.removesuffix(" commit") for line in output if line.endswith(" commit"))
         return next((sha for sha in found if revisions.is_commit(sha)), None)
 
     def _newest(self) -> str | None:
@@ -112,11 +112,11 @@ class CodeReader:
 
     def has_folder(self, commit: str, folder: str) -> bool:
         """Whether the code has a folder of this name, or a link to a folder inside the code."""
-        asked = command.lines_of([self._path(commit, folder)])
+        names = command.lines_of([self._path(commit, folder)])
         options = ((), ("--follow-symlinks",))  # with the second option, git does not find empty folders
         form = "--batch-check=%(objecttype)"
         return any(
-            self.run("cat-file", form, *option, check=False, stdin=asked, limits=QUICK).stdout == b"tree\n"
+            self.run("cat-file", form, *option, check=False, stdin=names, limits=QUICK).stdout == b"tree\n"
             for option in options
         )
 
@@ -142,14 +142,14 @@ class CodeReader:
         Raises NotFound, InvalidInput if the file has more than `most` bytes.
         """
         options = ["--follow-symlinks"] if follows else []
-        asked = command.lines_of([self._path(commit, path)])
+        names = command.lines_of([self._path(commit, path)])
         limits = processes.Limits(output=most + _CHUNK)
         too_much = InvalidInput([f"`{path}` has more than {most >> 20} MiB, too much to be read."])
         try:
-            said = self.run("cat-file", "--batch", *options, check=False, stdin=asked, limits=limits).stdout
+            output = self.run("cat-file", "--batch", *options, check=False, stdin=names, limits=limits).stdout
         except processes.TooMuchOutput as error:
             raise too_much from error
-        head, _, content = said.partition(b"\n")
+        head, _, content = output.partition(b"\n")
         found = _BLOB.fullmatch(head)
         if found is None or "\n" in path:  # git reads one name per line
             raise NotFound(f"the code at {commit[:12]} has no file `{path}`")
@@ -231,11 +231,11 @@ class CodeReader:
     def tree(self, commit: str, folder: str = "") -> str:
         """The hash of a folder. Raises NotFound."""
         path = f"{self._path(commit, folder)}^{{tree}}" if not folder else self._path(commit, folder)
-        said = self.run("rev-parse", "--verify", "--quiet", "--end-of-options", path, check=False, limits=QUICK)
-        found = said.stdout.decode(errors="replace").split()
-        if said.returncode and said.message:  # for a missing object git prints nothing
-            raise SetupError(f"git can't read the code at {commit[:12]}: {said.message}")
-        if said.returncode or not found or not revisions.is_commit(found[-1]):
+        done = self.run("rev-parse", "--verify", "--quiet", "--end-of-options", path, check=False, limits=QUICK)
+        found = done.stdout.decode(errors="replace").split()
+        if done.returncode and done.message:  # for a missing object git prints nothing
+            raise SetupError(f"git can't read the code at {commit[:12]}: {done.message}")
+        if done.returncode or not found or not revisions.is_commit(found[-1]):
             where = f"folder `{folder}`" if folder else "such commit"
             raise NotFound(f"the code at {commit[:12]} has no {where}")
         return found[-1]

@@ -124,8 +124,8 @@ def version() -> tuple[int, ...]:
 
 @lru_cache
 def _version(program: str) -> tuple[int, ...]:
-    said = subprocess.run([program, "--version"], capture_output=True, check=False, timeout=QUICK.seconds).stdout
-    return tuple(int(part) for part in re.findall(rb"\d+", said)[:3])
+    output = subprocess.run([program, "--version"], capture_output=True, check=False, timeout=QUICK.seconds).stdout
+    return tuple(int(part) for part in re.findall(rb"\d+", output)[:3])
 
 
 def _path() -> str:

@@ -39,16 +39,16 @@ class MissingParts:
 
     def sentences(self) -> list[str]:
         """Messages to the owner of the code."""
-        said = []
+        lines = []
         if self.submodules:
             what = "is a submodule that was not fetched, and an empty folder in the code."
             several = "are submodules that were not fetched in the code."
-            said.append(_sentence([path for path, _ in self.submodules], what, several))
+            lines.append(_sentence([path for path, _ in self.submodules], what, several))
         if self.pointers:
             what = f"is a pointer of git-LFS, its content was not fetched: {self._hint()}."
             several = f"are pointers of git-LFS, their contents were not fetched: {self._hint()}."
-            said.append(_sentence([pointer.path for pointer in self.pointers], what, several))
-        return said
+            lines.append(_sentence([pointer.path for pointer in self.pointers], what, several))
+        return lines
 
     @staticmethod
     def _hint() -> str:
@@ -83,17 +83,17 @@ def _entries(git_dir: Path, tree: str) -> Iterator[str]:
 
 
 def _pointers(git_dir: Path, files: Sequence[tuple[str, str, str]]) -> Iterator[Pointer]:
-    asked = command.lines_of([name for _, name, _ in files])
+    names = command.lines_of([name for _, name, _ in files])
     most = processes.Limits(output=len(files) * 2048 + 1024)
-    said = command.run("cat-file", "--batch", "--buffer", git_dir=git_dir, stdin=asked, limits=most).stdout
+    output = command.run("cat-file", "--batch", "--buffer", git_dir=git_dir, stdin=names, limits=most).stdout
     at = 0
     for mode, _, path in files:
-        end = said.find(b"\n", at)
-        words = said[at:end].split()
+        end = output.find(b"\n", at)
+        words = output[at:end].split()
         if len(words) != 3:
             raise NotFound(f"the code lacks its file `{path}`")
         size = int(words[2])
-        text, at = said[end + 1 : end + 1 + size], end + 2 + size
+        text, at = output[end + 1 : end + 1 + size], end + 2 + size
         if found := _POINTER.fullmatch(text):
             yield Pointer(path, mode, text, found["oid"].decode(), int(found["size"]))
 

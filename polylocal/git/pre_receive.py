@@ -48,11 +48,11 @@ def check(lines: Iterable[str], git_dir: Path, limits: Limits, apart: Mapping[st
             raise InvalidInput([f"The push changes more than {MAX_REFS} branches and tags."])
         commits[line.split()[1]] = None
     some = [commit for commit in commits if commit.strip("0")][:_MAX_MEASURED]
-    asked = command.lines_of([f"{commit}^{{tree}}" for commit in some])
-    said = command.run(
-        "cat-file", "--batch-check=%(objectname)", git_dir=git_dir, env=apart, stdin=asked, limits=processes.QUICK
+    names = command.lines_of([f"{commit}^{{tree}}" for commit in some])
+    done = command.run(
+        "cat-file", "--batch-check=%(objectname)", git_dir=git_dir, env=apart, stdin=names, limits=processes.QUICK
     )
-    for tree in dict.fromkeys(said.stdout.decode(errors="replace").split("\n")):
+    for tree in dict.fromkeys(done.stdout.decode(errors="replace").split("\n")):
         if len(tree) == 40:  # otherwise the tag of an object without a tree
             tree_size.check(git_dir, tree, limits, apart)
 

@@ -207,8 +207,8 @@ async def _redirect(parts: _Parts) -> str | None:
 
 def _apply_redirect(parts: _Parts, location: str) -> _Parts:
     """The repository that a redirect leads to. As in git, the end of the URL must stay the same."""
-    asked = f"{parts.scheme}://{parts.host}{f':{parts.port}' if parts.port else ''}{parts.path}{_ASKED}"
-    target = urljoin(asked, location)
+    url = f"{parts.scheme}://{parts.host}{f':{parts.port}' if parts.port else ''}{parts.path}{_ASKED}"
+    target = urljoin(url, location)
     found = _URL.fullmatch(target)
     scheme = found["scheme"].lower() if found else ""
     path, mark, _ = ((found and found["path"]) or "").rpartition(_ASKED)

@@ -19,7 +19,7 @@ class Collection:
 
     fetched: list[tuple[str, str]] = field(default_factory=list)  # path, commit
     warnings: list[str] = field(default_factory=list)
-    asked: int = 0
+    counted: int = 0
 
 
 def collect(
@@ -57,8 +57,8 @@ def _find_url(given: str | None, base: str, depth: int, found: Collection) -> st
     """The URL of a submodule. Raises InvalidInput."""
     if given is None:
         raise InvalidInput(["`.gitmodules` has no URL for it"])
-    found.asked += 1
-    if found.asked > MAX_SUBMODULES:
+    found.counted += 1
+    if found.counted > MAX_SUBMODULES:
         raise InvalidInput([f"there are more than {MAX_SUBMODULES} submodules"])
     if depth > MAX_DEPTH:
         raise InvalidInput([f"submodules are fetched {MAX_DEPTH} deep"])

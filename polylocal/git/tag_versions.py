@@ -109,8 +109,8 @@ def version(described: Described, projects: Collection[str]) -> str | None:
 def of_metadata(text: str) -> str | None:
     """The version in the PKG-INFO of a source distribution; None if it is missing or invalid."""
     found = HeaderParser().parsestr(text).get("Version")
-    said = _version(found) if found else None
-    return str(said) if said else None
+    valid = _version(found) if found else None
+    return str(valid) if valid else None
 
 
 def tool(requirements: Sequence[str], pyproject: str | None) -> str | None:

@@ -185,7 +185,7 @@ def _blob_sizes(git_dir: Path, blobs: set[str], env: Mapping[str, str] | None) -
         stdin=command.lines_of(names),
         limits=processes.Limits(output=len(names) * 64 + 1024),
     )
-    said = done.stdout.split(b"\n")
-    if len(said) <= len(names) or not all(size.isdigit() for size in said[: len(names)]):
+    sizes = done.stdout.split(b"\n")
+    if len(sizes) <= len(names) or not all(size.isdigit() for size in sizes[: len(names)]):
         raise NotFound("the code lacks some of its files")
-    return {name: int(size) for name, size in zip(names, said, strict=False)}
+    return {name: int(size) for name, size in zip(names, sizes, strict=False)}

@@ -67,9 +67,9 @@ def add_backslashes(text: str) -> str:
         elif token.kind == "document":
             above, begin, comment = [], token.end, -1
         elif token.kind == "escape":
-            mended = _line_end_edits(text, token)
-            edits += mended
-            is_joined = is_joined or bool(mended)
+            removed = _line_end_edits(text, token)
+            edits += removed
+            is_joined = is_joined or bool(removed)
         elif is_joined:
             is_joined = False
         else:

@@ -96,9 +96,9 @@ class Rendering:
                 text = f"the `for` of this file repeat more than {MAX_REPEATED} times, or too large a part"
                 self.problems.append(((*path, "len"), text))
                 return made
-            said = len(self.problems)
+            before = len(self.problems)
             made.append(self.render(loop.get("do"), {**variables, index: number}, (*path, "do")))
-            if len(self.problems) > said:
+            if len(self.problems) > before:
                 return made  # the next repetition would have the same problem
         return made
 
