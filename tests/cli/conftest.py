@@ -1,4 +1,4 @@
-"""The command line in this process, against the API on a real socket; there is no engine: runs stay in the queue."""
+"""Runs the command line in this process against the API on a real socket. Without an engine, runs stay in the queue."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ run:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder: a project with a polyaxonfile."""
+    """The working folder, which contains a project with a polyaxonfile."""
     found = tmp_path / "quick-start"
     found.mkdir()
     (found / "polyaxonfile.yml").write_text(JOB)
@@ -60,7 +60,7 @@ def context(settings: Settings, store: Store) -> ApiContext:
 
 @pytest.fixture
 def daemon(context: ApiContext, store: Store, root: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The API at POLYLOCAL_URL, with the token of its admin in POLYLOCAL_TOKEN."""
+    """The API. POLYLOCAL_URL and POLYLOCAL_TOKEN contain its address and the admin's token."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(64)
@@ -79,7 +79,7 @@ def daemon(context: ApiContext, store: Store, root: User, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def polylocal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """polylocal("run", "-p", "x") → what the program of that name prints, and its exit code."""
+    """polylocal("run", "-p", "x") returns the output and the exit code of the command."""
     for console in (show.out, show.err):
         monkeypatch.setattr(console, "_width", 300)
     monkeypatch.setenv("COLUMNS", "300")

@@ -1,4 +1,4 @@
-"""What a person types, and what is printed: JSON for programs, one line for an error."""
+"""Commands and their output: tables for people, JSON for programs, one line for an error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def from_json(result: Result) -> Any:
 
 
 def one_line(result: Result, *words: str, code: int = 1) -> None:
-    """An error: nothing on standard output, one line that says what is wrong."""
+    """Check an error: an empty standard output and one line on standard error."""
     assert (result.code, result.out) == (code, "")
     assert result.err.count("\n") == 1
     assert result.err.startswith("polylocal: ")
@@ -48,7 +48,7 @@ def a_job(store: Store, project: Project, root: User) -> Run:
     return store.runs.insert(project, root, NewRun(Kind.JOB, config=config, values={"name": "train", "tags": ["a"]}))
 
 
-# -- projects -------------------------------------------------------------------------------------------------------
+# -- projects ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("daemon")
@@ -93,7 +93,7 @@ def test_many_projects_are_all_listed(polylocal: Cli, store: Store, root: User) 
     assert len(from_json(polylocal("project", "ls", "--json"))) == 45
 
 
-# -- code -----------------------------------------------------------------------------------------------------------
+# -- code -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("daemon")
@@ -113,7 +113,7 @@ def test_an_upload(polylocal: Cli, folder: Path, context: ApiContext, project: P
 def test_an_upload_of_a_folder_that_is_not_there(
     polylocal: Cli, folder: Path, context: ApiContext, project: Project
 ) -> None:
-    """A slip of the pen must not replace the code by nothing."""
+    """A misspelled folder must not replace the code with an empty one."""
     good(polylocal("upload"))
     repository = context.repository(project)
     before = repository.resolve("HEAD")
@@ -122,7 +122,7 @@ def test_an_upload_of_a_folder_that_is_not_there(
     assert repository.resolve("HEAD") == before
 
 
-# -- runs -----------------------------------------------------------------------------------------------------------
+# -- runs -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("daemon", "project", "folder")
@@ -309,7 +309,7 @@ def test_outputs_that_can_not_be(
     one_line(polylocal("outputs", "build/1"))
 
 
-# -- errors ---------------------------------------------------------------------------------------------------------
+# -- errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("daemon", "project")
@@ -436,7 +436,7 @@ def test_help_and_version(polylocal: Cli) -> None:
         assert f"polylocal {command} [OPTIONS]" in good(polylocal(command, "--help")).out
 
 
-# -- people and the daemon ------------------------------------------------------------------------------------------
+# -- people and the daemon --------------------------------------------------------------------------------------------
 
 
 def test_status_when_nothing_runs(polylocal: Cli, context: ApiContext) -> None:
@@ -476,7 +476,7 @@ def test_users(polylocal: Cli, store: Store, root: User) -> None:
 
 @pytest.mark.usefixtures("root")
 def test_a_user_that_could_not_be_reached(polylocal: Cli) -> None:
-    """`/api/v1/<user>` is something else for these."""
+    """`/api/v1/<user>` is a different path of the API for these names."""
     for name in ("projects", "users"):
         one_line(polylocal("user", "add", name), name)
 
@@ -487,7 +487,7 @@ def test_users_before_the_first_start(polylocal: Cli, tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-# -- as a program ---------------------------------------------------------------------------------------------------
+# -- as a program -----------------------------------------------------------------------------------------------------
 
 
 def test_the_program(daemon: str, folder: Path, project: Project) -> None:

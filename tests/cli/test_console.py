@@ -1,4 +1,4 @@
-"""How tables look on a screen of 80 columns."""
+"""Tables and fields on a screen of 80 columns: truncation and folding."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_long_message_takes_nothing_from_the_other_columns(
 def test_the_name_of_a_run_is_never_cut(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`experiment/12` cut by one character is another run."""
+    """`experiment/12` without its last character is another run."""
     monkeypatch.setattr(console.out, "_width", width)
     columns = ["RUN", "NAME", "STATUS", "CREATED", "TOOK", "MESSAGE"]
     long_words = ["train-the-whole-network-on-all-of-it", "upstream_failed", "2026-11-29", "1 min 05 s", "x" * 200]
@@ -50,7 +50,7 @@ SENTENCE = " ".join(["word"] * 30)
 def test_an_address_among_the_fields_of_a_thing_is_never_folded(
     is_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nobody could copy it. A sentence is folded, on a screen."""
+    """A folded address can't be copied. On a screen, sentences are folded."""
     monkeypatch.setattr(console.out, "_width", 80)
     monkeypatch.setattr(console.out, "_force_terminal", is_terminal)
     monkeypatch.setattr(console.out, "_color_system", None)

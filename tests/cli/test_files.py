@@ -1,4 +1,4 @@
-"""Several polyaxonfiles, and params by `-P`."""
+"""Combination of several polyaxonfiles, and params given by `-P`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ XP = JOB.replace("kind: job", "kind: experiment").replace("echo hello", "x {{ lr
 
 @pytest.fixture(autouse=True)
 def _daemon(daemon: str, folder: Path) -> None:
-    """Each of these needs both."""
+    """Each test needs the daemon and the project."""
 
 
 def made(polylocal: Cli, *arguments: str) -> dict[str, object]:

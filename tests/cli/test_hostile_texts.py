@@ -1,4 +1,4 @@
-"""Whatever others write into names, messages and errors: no terminal, pipe or file obeys it."""
+"""Control characters in names, messages and errors of other users reach no terminal, pipe or file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HOSTILE = (
     "[red]x[/red] :bomb: [link=file:///etc/passwd]y[/link]"
 )
 FORGED = re.compile(r"^job/9", re.MULTILINE)
-# what the command line computes with, and what a daemon never takes from anybody
+# values that the command line computes with, and that no user can set
 _OURS = frozenset(
     "created_at updated_at started_at finished_at made_at last_used unique_name project username user kind last_status"
     " status next previous uuid build_job token group_type fullname platform_type".split()
@@ -45,7 +45,7 @@ _OURS = frozenset(
 
 
 def poisoned(value: Any, key: str = "") -> Any:
-    """The same answer with a hostile word behind each text, and behind the names of params and metrics."""
+    """Append hostile characters to each text of a response, and to the names of params and metrics."""
     if isinstance(value, dict):
         has_free_names = key in ("params", "metrics", "importance")
         return {name + HOSTILE if has_free_names else name: poisoned(inner, name) for name, inner in value.items()}
@@ -65,7 +65,7 @@ def check(text: str) -> None:
 
 @pytest.fixture
 def runs(store: Store, root: User, daemon: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run of each kind, in a daemon whose every answer is hostile."""
+    """A run of each kind, in a daemon with hostile characters in all responses."""
     project = store.projects.create(root, {"name": "p", "description": "x", "tags": ["t"]})
     matrix = {"hptuning": {"concurrency": 2, "matrix": {"lr": {"values": [1, 2]}}}}
     kinds: dict[Kind, dict[str, Any]] = {Kind.JOB: {}, Kind.BUILD: {}, Kind.EXPERIMENT: {"params": {"lr": 1}}}
@@ -178,13 +178,13 @@ def test_no_error_passes_it_on(error: Exception, daemon: str, polylocal: Cli, mo
     "arguments", [["show", HOSTILE], ["ls", HOSTILE], ["ls", f"--{HOSTILE}"], [HOSTILE], ["ls", "-n", HOSTILE]]
 )
 def test_no_argument_comes_back_raw(arguments: list[str], daemon: str, polylocal: Cli) -> None:
-    """The shell's `*` makes arguments of the names of files."""
+    """With `*` the shell passes file names as arguments."""
     done = polylocal(*arguments)
     assert done.code in (1, 2)
     shown = done.out + done.err
     assert "\x1b" not in shown
     assert "\x9b" not in shown
-    assert "x1b" in shown or "-n" in arguments  # whose message does not repeat it
+    assert "x1b" in shown or "-n" in arguments  # arguments that the message does not repeat
 
 
 @pytest.mark.usefixtures("daemon")
@@ -262,7 +262,7 @@ def test_a_live_table_of_a_group(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 @pytest.mark.usefixtures("daemon")
 def test_on_a_real_terminal(store: Store, root: User, folder: Path) -> None:
-    """What comes out at the other end of it, from a process of its own."""
+    """Reads the output of a separate process from the other end of a pseudo-terminal."""
     project = store.projects.create(root, {"name": "p", "description": HOSTILE.replace("\udc9b", "")})
     run = store.runs.insert(project, root, NewRun(Kind.JOB, values={"description": HOSTILE.replace("\udc9b", "")}))
     store.runs.transition(run, Status.WARNING, HOSTILE.replace("\udc9b", ""))
@@ -310,7 +310,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert done.stderr == b""
 
 
-# -- nothing is printed past `show` ----------------------------------------------------------------------------------
+# -- only `show` prints -----------------------------------------------------------------------------------------------
 
 _MODULES = sorted(Path(cli.__file__).parent.glob("*.py"))
 _FORBIDDEN_CALLS = re.compile(
@@ -348,5 +348,5 @@ def test_the_rest_of_the_code_prints_nothing() -> None:
         if path.parent.name != "cli"
         and any(name in ("print", "sys.stdout.write") for _, name in calls(ast.parse(path.read_text())))
     }
-    # a process of its own that speaks JSON; and the script that looks for an engine, which spells as `console` does
-    assert printing == {"git/pre_receive.py", "runner/bayes.py", "engine/docker/probe.py"}  # programs of their own
+    # a separate process that writes JSON; and the script that finds an engine, which escapes like `console`
+    assert printing == {"git/pre_receive.py", "runner/bayes.py", "engine/docker/probe.py"}  # separate programs

@@ -1,4 +1,4 @@
-"""What a command imports: the time of a short command is the time of its imports."""
+"""Imports of commands: they determine the time of a short command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`polylocal ls` of one project, and what commands show of numbers that are not finite."""
+"""`polylocal ls` of one project, and the output of non-finite numbers."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ ALL = ["job/1", "experiment/2", "experiment/1", "group/1", "build/1"]
 def test_runs_of_all_kinds_the_last_changed_first(polylocal: Cli) -> None:
     listed = polylocal("ls", "-p", "quick-start")
     assert first_words(listed) == ALL
-    assert "PROJECT" not in listed.out  # it is the same in every line
+    assert "PROJECT" not in listed.out  # the column is the same in every line, so it is left out
     assert "broken" in listed.out
     assert first_words(polylocal("ls", "-p", "root/quick-start", "-n", "2")) == ALL[:2]
     assert first_words(polylocal("ls", "-p", "quick-start", "--kind", "experiment")) == ALL[1:3]
     assert first_words(polylocal("ls", "-p", "quick-start", "--open")) == ["group/1", "build/1"]
     found = json.loads(good(polylocal("ls", "-p", "quick-start", "--kind", "experiment", "--json")).out)
-    assert found[1]["last_metric"] == {"acc": 0.5, "loss": None}  # what lists of this kind say is there, too
+    assert found[1]["last_metric"] == {"acc": 0.5, "loss": None}  # the fields of the other lists are there, too
 
 
 @pytest.mark.usefixtures("runs")
@@ -136,7 +136,7 @@ def test_a_list_fits_a_narrow_screen(polylocal: Cli, monkeypatch: pytest.MonkeyP
     assert max(len(line) for line in lines) <= 80
 
 
-# -- numbers that are not finite --------------------------------------------------------------------------------------
+# -- non-finite numbers -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("runs")

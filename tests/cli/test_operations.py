@@ -1,4 +1,4 @@
-"""Backup, restore and service as a person types them."""
+"""The commands `backup`, `restore` and `service`."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_service(polylocal: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_service_beside_a_daemon(
     polylocal: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: ApiContext
 ) -> None:
-    """Two can't work on one home folder: the second would fail, and be started again and again."""
+    """Two daemons can't use one home folder: the second would fail and be started again and again."""
     (tmp_path / "systemctl").write_text('#!/bin/sh\ncase "$*" in *is-active*) exit 3 ;; esac\n')
     (tmp_path / "systemctl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
@@ -86,7 +86,7 @@ def test_a_service_beside_a_daemon(
 def test_a_newer_command_changes_no_tables_under_an_older_daemon(
     polylocal: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That daemon would go on writing as its own version does, and the newer tables would lose it."""
+    """The older daemon would continue to write rows of its own version, which the newer tables would lose."""
     with tarfile.open(HOMES / "before_ids.home.tar.gz") as tar:
         unpack(tar, tmp_path, "fully_trusted")
     home = Home(tmp_path / "home")

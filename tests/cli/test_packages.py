@@ -1,4 +1,4 @@
-"""`polylocal package` against the API; nothing builds here, so what a builder would do is written into the rows."""
+"""`polylocal package` against the API. No builder runs: the tests write the results of builds into the database."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .conftest import Cli, Result
 
 @pytest.fixture
 def code(tmp_path: Path, daemon: str, polylocal: Cli, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The code of a package, and a platform to build it for."""
+    """A folder with the code of a package, and a platform to build it for."""
     found = tmp_path / "hello"
     (found / "debian").mkdir(parents=True)
     monkeypatch.chdir(found)
@@ -39,7 +39,7 @@ def code(tmp_path: Path, daemon: str, polylocal: Cli, monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def built(code: Path, polylocal: Cli) -> int:
-    """A build list that waits for its turn."""
+    """A build list that waits for a slot."""
     done = polylocal("package", "build", str(code), "--to", "bookworm/main", "--detach", "--json")
     assert done.code == 0, done.err
     number: int = json.loads(done.out)["id"]
@@ -47,7 +47,7 @@ def built(code: Path, polylocal: Cli) -> int:
 
 
 def put(store: Store, number: int, status: BuildStatus, container: ContainerStatus = ContainerStatus.WAITING) -> None:
-    """To where a builder would have brought it."""
+    """Set a build list to the status that a builder would have set."""
     run_pk = store.build_lists.get(number).run_pk
     with store.database.write() as db:
         values = (int(status), int(container), run_pk)
@@ -55,7 +55,7 @@ def put(store: Store, number: int, status: BuildStatus, container: ContainerStat
 
 
 def end(store: Store, number: int, *packages: NewPackage, is_newer: bool = True, results: Sequence[str] = ()) -> None:
-    """With one package, or with these, to rest."""
+    """End a build list with one package, or with the given ones."""
     run = store.runs.by_pk(store.build_lists.get(number).run_pk)
     files = [NewFile("b" * 40, name, 1) for name in results]
     store.build_lists.conclude(
@@ -74,13 +74,13 @@ def package(kind: str = "binary", version: str = "1.0") -> NewPackage:
 
 
 def publish_it(store: Store, number: int) -> None:
-    """As the publisher does."""
+    """Publish a build list as the publisher does."""
     assert store.build_lists.set_published(store.build_lists.get(number), "release", None)
 
 
 @pytest.fixture
 def building(polylocal: Cli, store: Store, code: Path) -> Iterator[Building]:
-    """`polylocal package build`, and what a builder does meanwhile with the build list that it makes."""
+    """Run `polylocal package build`, and meanwhile change its build list as a builder would."""
     threads = []
 
     def run(builder: Callable[[int], None], *options: str, to: str = "bookworm/main") -> Result:
@@ -157,7 +157,7 @@ def test_a_build_makes_the_project_and_uploads_its_code(code: Path, polylocal: C
 def test_the_code_of_a_package_is_what_git_would_have(
     code: Path, polylocal: Cli, store: Store, context: ApiContext
 ) -> None:
-    """Nothing that runs do without is left out, and what is left out is named."""
+    """The default rules for runs do not apply, and the command lists the files that are left out."""
     for name in ("hello.egg-info/PKG-INFO", "sdist/a", "node_modules/b", "a.o", "b.o", "c.o", "d.o", "build/x"):
         (code / name).parent.mkdir(exist_ok=True)
         (code / name).write_text("x")
@@ -188,7 +188,7 @@ def test_a_ref_is_built_without_an_upload(built: int, polylocal: Cli, store: Sto
 def test_the_tags_of_an_uploaded_folder_give_the_version_of_a_python_package(
     code: Path, polylocal: Cli, store: Store, is_tagged: bool
 ) -> None:
-    """An upload has no tags."""
+    """The upload itself contains no tags."""
     who = {f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
     def git(*arguments: str) -> None:
@@ -297,7 +297,7 @@ def test_what_is_wrong_is_said(code: Path, polylocal: Cli, words: list[str], sai
 
 @pytest.mark.parametrize("is_user", [False, True])
 def test_no_project_is_made_for_somebody_else(code: Path, polylocal: Cli, store: Store, is_user: bool) -> None:
-    """Nor one of that name for oneself."""
+    """The user gets no project of that name either."""
     if is_user:
         store.users.add("other")
     done = polylocal("package", "build", str(code), "--project", "other/thing", "--to", "bookworm", "-d")
@@ -332,7 +332,7 @@ def test_a_released_platform_has_its_updates_beside_its_release(built: int, poly
 
 
 def test_a_platform_is_found_among_many_whose_names_hold_its_own(code: Path, polylocal: Cli, store: Store) -> None:
-    """The server shows a hundred at a time, the oldest first."""
+    """The server lists a hundred platforms per page, the oldest first."""
     root = store.users.get("root")
     for number in range(205):
         store.platforms.create(root, {"name": f"sid{number}", "distrib_type": "deb"})
@@ -351,12 +351,12 @@ def test_a_package_build_is_no_run_of_the_other_commands(built: int, polylocal: 
     assert f"polylocal package show {built}" in done.err
 
 
-# -- yanking ---------------------------------------------------------------------------------------------------------
+# -- yanking ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def published(built: int, polylocal: Cli, store: Store) -> int:
-    """A build list of Python packages that lie in their repository."""
+    """A build list whose Python packages are published."""
     end(store, built)
     assert store.build_lists.set_published(store.build_lists.get(built), "release", "1")
     with store.database.write() as db:
@@ -403,7 +403,7 @@ def test_what_is_not_published_is_not_yanked(built: int, polylocal: Cli, store: 
     assert NO_BUILD_LIST in polylocal("package", "yank", "99").err
 
 
-# -- what a build came to --------------------------------------------------------------------------------------------
+# -- results of builds ------------------------------------------------------------------------------------------------
 
 
 def test_a_build_that_is_not_newer_says_so_and_fails(building: Building, store: Store) -> None:
@@ -466,7 +466,7 @@ def test_a_publication_that_is_held_says_so(
     assert "Not published yet: bookworm/main may be locked" in done.err
 
 
-# -- how to install it -----------------------------------------------------------------------------------------------
+# -- lines for the installation ---------------------------------------------------------------------------------------
 
 
 def served(url: str, platform: str = "bookworm", arch: str = "") -> str:
@@ -518,7 +518,7 @@ def test_a_hidden_platform_asks_for_credentials(building: Building, store: Store
 
 
 def test_a_source_distribution_alone_is_told(building: Building, store: Store, daemon: str, polylocal: Cli) -> None:
-    """It lies with the sources, and pip makes a wheel of it."""
+    """The repository keeps it with the sources, and pip builds a wheel from it."""
     assert polylocal("package", "platform", "create", "other", "--type", "pypi").code == 0
     done = building(lambda number: (end(store, number, package("source")), publish_it(store, number)), to="other/main")
     assert done.code == 0

@@ -1,4 +1,4 @@
-"""Whose secrets are used, from the command line."""
+"""The option `--my-secrets`: which user's secrets a repeated run gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`polylocal gc`, and what removing says of room."""
+"""`polylocal gc`, and the freed space that commands report when they delete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .conftest import Cli
 
 
 class Room:
-    """What a collector would say; it notes what it was asked."""
+    """Stands in for the collector, and records its calls."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, float | None]] = []

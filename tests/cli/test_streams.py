@@ -1,4 +1,4 @@
-"""Standard streams that can't be written, that are closed, and that lack characters."""
+"""Standard streams with write errors, closed streams, and encodings that lack characters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXT = "Übung … 日本"
 
 @pytest.fixture
 def run(store: Store, root: User, settings: Settings) -> None:
-    """A job with words of any script in its description, its project and its log."""
+    """A job with words of many scripts in its description, its project and its log."""
     project = store.projects.create(root, {"name": "quick-start", "description": TEXT})
     made = store.runs.insert(project, root, NewRun(Kind.JOB, values={"description": TEXT, "tags": [TEXT]}))
     with LogWriter(settings.folders.log(made.kind, made.uuid)) as writer:
@@ -66,7 +66,7 @@ def test_characters_that_the_encoding_lacks_are_written_with_others(encoding: st
 @pytest.mark.usefixtures("daemon", "run")
 def test_an_encoding_with_all_characters_changes_none() -> None:
     assert TEXT in outcome("", "show", "1", encoding="utf-8").stdout
-    assert outcome("", "logs", "1", encoding="ascii").stdout == f"{TEXT}\n"  # bytes of a run are its own
+    assert outcome("", "logs", "1", encoding="ascii").stdout == f"{TEXT}\n"  # the bytes of a run's log stay as they are
 
 
 @pytest.mark.parametrize("variables", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}])

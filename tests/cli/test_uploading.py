@@ -1,4 +1,4 @@
-"""Uploads from the command line: what is asked first, what is left out, and what is said about it."""
+"""Uploads from the command line: limits of the daemon, left-out files, and the printed summary."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def names(context: ApiContext, project: Project) -> set[str]:
     return repository.files(repository.resolve("HEAD") or "")
 
 
-# -- asked first -----------------------------------------------------------------------------------------------------
+# -- limits of the daemon ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_packing", "folder")
@@ -141,7 +141,7 @@ def test_an_older_daemon_tells_no_limits(
     assert "train.py" in names(context, project)
 
 
-# -- what is left out ------------------------------------------------------------------------------------------------
+# -- left-out files ---------------------------------------------------------------------------------------------------
 
 
 def test_a_link_that_leads_out_is_left_out_and_named(

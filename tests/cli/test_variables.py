@@ -1,4 +1,4 @@
-"""`polylocal run -e` and names with templates."""
+"""The options `run -e` and `run --name` with templates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .conftest import JOB, Cli
 
 @pytest.fixture(autouse=True)
 def _daemon(daemon: str, folder: Path) -> None:
-    """Each of these needs both."""
+    """Each test needs the daemon and the project."""
 
 
 def env_vars(polylocal: Cli, *arguments: str) -> object:

@@ -1,4 +1,4 @@
-"""`run --watch` with real files and their events: what starts a run, and what does not."""
+"""`run --watch` with real files and events: changes that start a run, and changes that do not."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from polylocal.errors import InvalidInput
 
 
 class Ended(Exception):
-    """Ends the loop of a test."""
+    """Ends the loop of `watch` in a test."""
 
 
 class Watched:
-    """A folder that is watched, and what its changes have started."""
+    """A watched folder, and the runs that its changes have started."""
 
     def __init__(self, folder: Path, files: list[Path]) -> None:
         self.folder, self.files = folder, files
-        self.runs: list[dict[str, str]] = []  # what was uploaded for each
+        self.runs: list[dict[str, str]] = []  # the uploaded code of each run
         self.stopped: list[int] = []
         self._over = threading.Event()
-        self.during: Callable[[], None] = lambda: None  # done while the code is uploaded
+        self.during: Callable[[], None] = lambda: None  # called during the upload
         self.problem = ""
         self.looks = 0
         self._ends = False
@@ -63,7 +63,7 @@ class Watched:
         return RunReference("root", "p", "job", len(self.runs))
 
     def follow(self, run: RunReference) -> None:
-        """Until it is stopped."""
+        """Follow a run until it is stopped."""
         self._over.wait(60)
         self._over.clear()
 
@@ -72,7 +72,7 @@ class Watched:
         (self.folder / "the_end").write_text("x")
 
     def quiet(self) -> int:
-        """The number of runs, when a change that starts none was surely looked at: the file `mark` starts one."""
+        """The number of runs after the watcher has examined a change: then the file `mark` starts one more run."""
         before = len(self.runs)
         (self.folder / "mark.py").write_text(str(before))
         eventually(lambda: self.runs and self.runs[-1].get("mark.py") == str(before))
@@ -274,7 +274,7 @@ def test_a_log_that_the_runs_write_does_not_start_them_for_ever(start: Start, mo
         writer.join()
 
 
-# -- the rule of files that change by themselves -----------------------------------------------------------------------
+# -- files that runs change -------------------------------------------------------------------------------------------
 
 
 class Clocked:
@@ -314,12 +314,12 @@ def test_a_file_that_is_saved_again_and_again_starts_a_run_when_it_is_left_alone
     assert [clocked.change("train.py") for _ in range(6)] == [True] * 3 + [False] * 3
     assert clocked.look_at == clocked.now + 5
     assert clocked.change("train.py", after=5, is_new=False)
-    assert not clocked.change("train.py")  # soon after that run
+    assert not clocked.change("train.py")  # soon after the start of that run
     assert clocked.change("train.py", after=5, is_new=False)
     assert not clocked.change("train.py")
-    assert not clocked.change("train.py", after=5, is_new=False)  # by now it is a program's
+    assert not clocked.change("train.py", after=5, is_new=False)  # from now on the file counts as a run's output
     assert clocked.change("other.py")
-    assert clocked.change("train.py", after=60)  # late after the begin of a run: a person's
+    assert clocked.change("train.py", after=60)  # late after the start of a run: a change by a person
 
 
 def test_a_file_that_is_mended_after_each_failure_always_starts_a_run(clocked: Clocked) -> None:
