@@ -6,7 +6,7 @@ from polylocal.cli import console, groups
 from polylocal.client.http import Client, Json, RunReference
 from polylocal.statuses import is_done
 
-PAUSE_S = 0.2
+POLL_S = 0.2
 _SHOW_REASON_AFTER_S = 2.0
 
 
@@ -18,7 +18,7 @@ def follow(api: Client, run: RunReference) -> Json:
     _copy_log(api, run)
     found = api.run(run)
     while not is_done(found["last_status"]):  # the stream was cut, for example by a restart of the daemon
-        time.sleep(PAUSE_S)
+        time.sleep(POLL_S)
         found = api.run(run)
     return found
 
@@ -58,7 +58,7 @@ def _show_build(api: Client, run: RunReference) -> Json:
             if reason and reason != waits:
                 console.say(f"Waiting for {reason}", "dim")
                 waits = reason
-        time.sleep(PAUSE_S)
+        time.sleep(POLL_S)
 
 
 def _follow_build(api: Client, build: RunReference, found: Json) -> None:

@@ -15,7 +15,7 @@ from polylocal.statuses import is_done
 
 app = typer.Typer(help="Compare the experiments of a group.", no_args_is_help=True)
 
-PAUSE_S = 0.5
+POLL_S = 0.5
 _MAX_ROWS = 15  # rows of a live table: running experiments, then the best finished ones
 
 MetricOption = Annotated[
@@ -67,7 +67,7 @@ def _follow_live(api: Client, group: RunReference) -> Json:
             screen.update(console.stack(_table(rows, results["metric"]), _summary(found, results["results"])))
             if over:
                 return found
-            time.sleep(PAUSE_S)
+            time.sleep(POLL_S)
 
 
 def _follow_by_line(api: Client, group: RunReference) -> Json:
@@ -81,7 +81,7 @@ def _follow_by_line(api: Client, group: RunReference) -> Json:
                 console.say(console.join(f"experiment/{item['id']} ", console.status(item["status"]), words))
         if is_done(found["last_status"]):
             return found
-        time.sleep(PAUSE_S)
+        time.sleep(POLL_S)
 
 
 def _select_rows(rows: Sequence[Json]) -> list[Json]:

@@ -133,7 +133,7 @@ class Client:
         self.call("DELETE", f"{run.path}/")
 
     def disk_of_run(self, run: RunReference) -> Json:
-        """Its disk usage, in bytes."""
+        """The disk usage of a run, in bytes."""
         return self.json("GET", f"/polylocal/v1/runs/{run.kind}/{run.id}/disk")
 
     def disk_of_project(self, owner: str, name: str) -> Json:

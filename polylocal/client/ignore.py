@@ -330,7 +330,7 @@ def _spec(lines: Iterable[str]) -> GitIgnoreSpec:
 
 
 def _decision(spec: GitIgnoreSpec, path: str, is_folder: bool) -> bool | None:
-    """Whether the rules of one file ignore this very path; None: no rule names it.
+    """Whether the rules of one file ignore this path itself; None: no rule matches it.
 
     A rule that matches only a parent folder does not decide: git checks each folder on the way down. So `!lib` includes
     that folder, but not the paths in it that another rule ignores.

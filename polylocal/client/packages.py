@@ -41,7 +41,7 @@ class BuildPlan:
 
 
 class PackagesClient:
-    """Raises the errors of `polylocal.errors` with the server's messages."""
+    """Sends requests to the ABF API. Raises the errors of `polylocal.errors` with the server's messages."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

@@ -75,7 +75,7 @@ class DataFolder(BaseModel):
         return self.mount or ROOT / name
 
     def problem(self, name: str) -> str | None:
-        """Why runs can't use the folder now; None: they can, or only the engine may access it."""
+        """The reason why runs can't use the folder now; None: they can, or only the engine may access it."""
         try:
             mode = self.path.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):

@@ -35,7 +35,7 @@ class LeadsOut(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of a folder. The descriptor `parent` is valid until the walk goes on."""
+    """An entry of a folder. The descriptor `parent` is valid until the walk continues."""
 
     path: str  # relative to the top of the walk
     name: str
@@ -173,7 +173,7 @@ def walk(
 ) -> Iterator[Entry]:
     """Yield every folder, file and link below `folder`, each folder before its contents; `every_kind`: all entries.
 
-    Entries that vanish meanwhile are left out. Entries that can't be read, lie more than MAX_DEPTH folders deep or have
+    Entries that vanish meanwhile are left out. Entries that can't be read, are more than MAX_DEPTH folders deep or have
     a path of more than MAX_PATH bytes are reported to `could_not_read` with the path and the reason. Only folders that
     `enter` accepts are entered.
     """

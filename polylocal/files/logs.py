@@ -62,7 +62,7 @@ class Position:
     begun: bytes = b""  # the first bytes of an incomplete character
 
     def skip(self, data: bytes) -> bytes:
-        """Remove what is counted here from the start of `data`, and from the counts."""
+        """Remove the counted lines and bytes from the start of `data`, and from the counts."""
         if self.lines:
             count = data.count(b"\n")
             if count < self.lines:

@@ -72,7 +72,7 @@ def unpack(archive: BinaryIO, folder: Path, limits: Limits | None = None) -> Non
 
 
 class _Refused(Exception):
-    """The archive is refused. The message says why, and what to do."""
+    """The archive is refused. The message has the reason and advice."""
 
 
 class _Unpacking:

@@ -55,8 +55,8 @@ class Ports:
                 found[name] = _convert(port, default, (*place, "default"), problems) if default is not None else None
         return {**{name: value for name, value in given.items() if name not in found}, **found}
 
-    def takes(self, name: str, values: Iterable[Any]) -> str | None:
-        """The problem of the first of the values that does not have the type of a param. None: all have it."""
+    def find_mismatch(self, name: str, values: Iterable[Any]) -> str | None:
+        """The problem of the first value that does not have the declared type of a param. None: there is none."""
         port = next((port for _, port in self._ports if port["name"] == name), None)
         problems: Problems = []
         for value in values if port else ():

@@ -336,7 +336,7 @@ def _name_problems(data: Mapping[str, Any], rendered: Mapping[str, Any]) -> temp
 def _point_problems(group: GroupFile, ports: Ports) -> templating.Problems:
     """Problems with points of the search space that do not have the declared type of their input."""
     matrix = group.hptuning.matrix or {}
-    found = ((name, ports.takes(name, matrix[name].points)) for name in ports.names if name in matrix)
+    found = ((name, ports.find_mismatch(name, matrix[name].points)) for name in ports.names if name in matrix)
     return [(("hptuning", "matrix", name), problem) for name, problem in found if problem]
 
 

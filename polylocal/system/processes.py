@@ -72,8 +72,8 @@ def limited_command(command: Sequence[str], limits: Limits) -> list[str]:
 
 
 @contextmanager
-def terminating(process: subprocess.Popen[bytes], *, goes_on: bool = False) -> Iterator[None]:
-    """End a process and its children at the end of a block; with `goes_on`, only if the block fails.
+def terminating(process: subprocess.Popen[bytes], *, keeps_running: bool = False) -> Iterator[None]:
+    """End a process and its children at the end of a block; with `keeps_running`, only if the block fails.
 
     A cancellation of the operation ends the process at once, and the block raises Cancelled.
     """
@@ -88,7 +88,7 @@ def terminating(process: subprocess.Popen[bytes], *, goes_on: bool = False) -> I
         if cancel.called and isinstance(error, Exception):
             raise Cancelled("The operation was cancelled.") from None
         raise
-    if not goes_on:
+    if not keeps_running:
         terminate(process)
 
 

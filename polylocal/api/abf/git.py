@@ -66,7 +66,7 @@ def serve(call: AbfCall, body: IO[bytes]) -> Response:
             stack.enter_context(repository.receive_push())
             call.context.check_room()
         process = _started(call, repository, path, body)
-        with processes.terminating(process, goes_on=True):
+        with processes.terminating(process, keeps_running=True):
             status, headers = _head(process)
             rest = _rest(process)
             if path == "git-receive-pack":  # the response is short, and a slow reader must not hold the lock
