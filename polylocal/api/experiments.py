@@ -169,12 +169,7 @@ ENDPOINTS = [
         "PATCH", f"{_ONE}/jobs/{{jid:id}}/statuses/{{uuid}}", fixed, "Refused: history stays", Access.WRITE, status=400
     ),
     Endpoint(
-        "GET",
-        f"{_ONE}/jobs/{{jid:id}}/statuses",
-        job_statuses,
-        "The history of the task",
-        answer=StatusItem,
-        many=True,
+        "GET", f"{_ONE}/jobs/{{jid:id}}/statuses", job_statuses, "The history of the task", answer=StatusItem, many=True
     ),
     Endpoint(
         "POST",
@@ -187,11 +182,7 @@ ENDPOINTS = [
         status=201,
     ),
     Endpoint(
-        "GET",
-        f"{_ONE}/jobs/{{jid:id}}/statuses/{{uuid}}",
-        runs.status,
-        "An entry of it",
-        answer=ExperimentStatusItem,
+        "GET", f"{_ONE}/jobs/{{jid:id}}/statuses/{{uuid}}", runs.status, "An entry of it", answer=ExperimentStatusItem
     ),
     Endpoint(
         "POST",
@@ -202,12 +193,5 @@ ENDPOINTS = [
         bodies.NewStatus,
     ),
     Endpoint("POST", f"{_ONE}/ephemeraltoken", runs.token, "A token for tracking", Access.TRACK, answer=TokenItem),
-    Endpoint(
-        "POST",
-        f"{_ONE}/token",
-        runs.token,
-        "A token for tracking",
-        Access.TRACK,
-        answer=TokenItem,
-    ),
+    Endpoint("POST", f"{_ONE}/token", runs.token, "A token for tracking", Access.TRACK, answer=TokenItem),
 ]

@@ -135,14 +135,7 @@ _ONE = "/api/v1/{user}/{project}"
 
 ENDPOINTS = [
     Endpoint(
-        "POST",
-        "/api/v1/projects",
-        create,
-        "Create a project",
-        Access.USER,
-        bodies.NewProject,
-        ProjectItem,
-        status=201,
+        "POST", "/api/v1/projects", create, "Create a project", Access.USER, bodies.NewProject, ProjectItem, status=201
     ),
     Endpoint("GET", "/api/v1/{user}", index, "List a user's projects", Access.USER, answer=ProjectItem, many=True),
     Endpoint("GET", _ONE, show, "Get a project", answer=ProjectDetail),
@@ -152,15 +145,7 @@ ENDPOINTS = [
     Endpoint("POST", f"{_ONE}/archive", archive, "Archive a project", Access.WRITE),
     Endpoint("POST", f"{_ONE}/restore", restore, "Restore an archived project", Access.WRITE, finds_archived=True),
     Endpoint("GET", "/api/v1/{user}/projects/names", names, "Names of projects", Access.USER, answer=Json, many=True),
-    Endpoint(
-        "GET",
-        "/api/v1/{user}/projects/name",
-        names,
-        "Names of projects",
-        Access.USER,
-        answer=Json,
-        many=True,
-    ),
+    Endpoint("GET", "/api/v1/{user}/projects/name", names, "Names of projects", Access.USER, answer=Json, many=True),
     Endpoint("POST", f"{_ONE}/bookmark", bookmark, "Bookmark a project", status=201),
     Endpoint("DELETE", f"{_ONE}/unbookmark", unbookmark, "Remove the bookmark of a project", status=204),
     Endpoint("POST", f"{_ONE}/builds/invalidate", invalidate_builds, "Use none of the builds again", Access.WRITE),

@@ -338,14 +338,7 @@ def carried_out(kind: Kind) -> list[Endpoint]:
         Endpoint("GET", code, code_reference, f"The code of a {kind}", answer=answer),
         Endpoint("POST", code, add_code_reference, told, Access.TRACK, body, answer, status=201),
         Endpoint("POST", f"{one}/_heartbeat", heartbeat, f"Report that a {kind} is alive", Access.TRACK),
-        Endpoint(
-            "POST",
-            f"{one}/_reconcile",
-            reconcile,
-            "Report a status again",
-            Access.TRACK,
-            bodies.NewStatus,
-        ),
+        Endpoint("POST", f"{one}/_reconcile", reconcile, "Report a status again", Access.TRACK, bodies.NewStatus),
         Endpoint(
             "POST", f"{one}/impersonatetoken", token, "A token for the run itself", Access.TRACK, answer=TokenItem
         ),

@@ -302,12 +302,7 @@ def _config(build_for: Platform, source: _Source, settings: Settings) -> Json:
     variables = tag_versions.variables(source.python_version) if build_for.distrib_type == "pypi" else {}
     environment: Json = {"resources": resources} if resources else {}
     environment |= {"env_vars": dict(variables)} if variables else {}
-    config: Json = {
-        "run": {"cmd": command},
-        "build": {"image": build_for.build_image},
-        "version": 1,
-        "kind": "job",
-    }
+    config: Json = {"run": {"cmd": command}, "build": {"image": build_for.build_image}, "version": 1, "kind": "job"}
     return {**config, "environment": environment} if environment else config
 
 

@@ -267,13 +267,7 @@ ENDPOINTS = [
     Endpoint("PUT", _REPOSITORY, update_repository, "Change a repository", "the platform's owner"),
     Endpoint("GET", f"{_REPOSITORY}/projects", projects_of, "The projects of a repository", "as for its platform"),
     Endpoint("PUT", f"{_REPOSITORY}/add_project", add_project, "Add a project", "the platform's owner"),
-    Endpoint(
-        "DELETE",
-        f"{_REPOSITORY}/remove_project",
-        remove_project,
-        "End that",
-        "the platform's owner",
-    ),
+    Endpoint("DELETE", f"{_REPOSITORY}/remove_project", remove_project, "End that", "the platform's owner"),
     Endpoint("PUT", f"{_REPOSITORY}/add_repo_lock_file", lock, "Lock a repository", "the platform's owner"),
     Endpoint("DELETE", f"{_REPOSITORY}/remove_repo_lock_file", unlock, "Unlock a repository", "the platform's owner"),
 ]

@@ -10,10 +10,7 @@ V1_JSON = "application/vnd.pypi.simple.v1+json"
 # the files of a page by content type; the first type wins where a client accepts several equally, as browsers, `curl`
 # and old versions of pip do
 FILES = {HTML: "index.html", V1_JSON: "index.json", V1_HTML: "index.html"}
-_LATEST = {
-    "application/vnd.pypi.simple.latest+html": V1_HTML,
-    "application/vnd.pypi.simple.latest+json": V1_JSON,
-}
+_LATEST = {"application/vnd.pypi.simple.latest+html": V1_HTML, "application/vnd.pypi.simple.latest+json": V1_JSON}
 
 
 def content_type(accepted: Sequence[str], asked: str | None) -> str:
