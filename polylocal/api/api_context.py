@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 from polylocal.api.feed import Feed
 from polylocal.api.index_readers import IndexReaders
@@ -18,29 +17,30 @@ from polylocal.files.disk import Item
 from polylocal.installation import InstallationContext
 from polylocal.planning.queue import QueueState
 from polylocal.polyaxonfile import Capacity
-from polylocal.store.rows import Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ApiContext(InstallationContext):
+    """The functions report the state of the engine and the runner, and act on them."""
+
+    engine_state: Callable[[], str | None]  # why nothing can run now; None: the engine answers
+    scheduler_state: Callable[[], str | None]  # the same for the supervisor
+    queue_state: Callable[[], QueueState]  # the runs that the runner works on, and its retries
+    disk_usage: Callable[[float | None], Sequence[Item]]  # what uses disk space, with a budget of images in GiB
+    free_disk: Callable[[float | None], Sequence[Item]]  # removes what is not needed, with the same budget
+    image_sizes: Callable[[], Iterable[tuple[str, int]]]  # (uuid of the build, bytes)
+    reaches_containers: Callable[[], bool]  # if False, container ports are published on loopback
+    has_image: Callable[[str], bool]  # whether the engine has an image with this name
+    usage: Callable[[str], Usage | None]  # resource usage of a container now
+    machine: Callable[[], Machine]  # the engine's machine now
+    # capacity of the engine's machine as last seen; True: with GPUs; None: the engine never answered
+    capacity: Callable[[bool], Capacity | None]
     server_start_lock: threading.Lock = field(default_factory=threading.Lock)  # one start at a time
     feed: Feed = field(default_factory=Feed)  # of changes of runs and logs
     engine_times: EngineTimes = field(default_factory=EngineTimes)
     quotas: Quotas = field(default_factory=Quotas)  # each user's part of everything that is limited
     login_throttle: LoginThrottle = field(default_factory=LoginThrottle)
     index_readers: IndexReaders = field(default_factory=IndexReaders)  # readers of repository metadata
-    engine_state: Callable[[], str | None] = lambda: None  # why nothing can run now; None: the engine answers
-    scheduler_state: Callable[[], str | None] = lambda: None  # the same for the supervisor
-    queue_state: Callable[[], QueueState] = QueueState  # the runs that the runner works on, and its retries
-    look: Callable[[float | None], Sequence[Item]] = lambda budget_gib: ()  # lists what uses disk space
-    collect: Callable[[float | None], Sequence[Item]] = lambda budget_gib: ()  # frees disk space
-    image_sizes: Callable[[], Iterable[tuple[str, int]]] = lambda: ()  # (uuid of the build, bytes)
-    reaches_containers: Callable[[], bool] = lambda: True  # if False, container ports are published on loopback
-    has_image: Callable[[str], bool] = lambda name: False  # whether the engine has an image with this name
-    usage: Callable[[str], Usage | None] = lambda container_id: None  # resource usage of a container now
-    machine: Callable[[], Machine] = lambda: Machine("", 0, 0, "", "")  # the engine's machine now
-    # capacity of the engine's machine as last seen; True: with GPUs; None: the engine never answered
-    capacity: Callable[[bool], Capacity | None] = lambda with_gpus: None
 
     @cached_property
     def permission_watch(self) -> PermissionWatch:
@@ -49,9 +49,3 @@ class ApiContext(InstallationContext):
     @cached_property
     def monitor(self) -> Monitor:
         return Monitor(self.store, self.disk, self.engine_state, self.engine_times)
-
-    def outputs(self, run: Run) -> Path | None:
-        return self.outputs_path(run) if run.outputs else None
-
-    def log(self, run: Run) -> Path:
-        return self.log_path(run)

@@ -1,10 +1,12 @@
-"""Bookmarks and archives: lists over all projects of a user."""
+"""Bookmarks and archives: bookmarking, and the lists over all projects of a user."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from polylocal.api.endpoint import Access, Call, Endpoint
+from starlette.responses import Response
+
+from polylocal.api.endpoint import Access, Call, Endpoint, empty
 from polylocal.api.paging import envelope, window
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.projects import project_item
@@ -13,59 +15,76 @@ from polylocal.statuses import POLYAXON_KINDS, Kind
 from polylocal.store.queries import Page
 from polylocal.store.rows import User
 
+Row = TypeVar("Row")
+
+
+def add(call: Call) -> Response:
+    call.store.bookmarks.add(call.user, call.subject)
+    return empty(201)
+
+
+def remove(call: Call) -> Response:
+    call.store.bookmarks.remove(call.user, call.subject)
+    return empty(204)
+
 
 def bookmarked_projects(call: Call) -> Json:
-    user = _whose(call)
-    count, found = call.store.bookmarks.projects(user, _page(call)) if user else (0, [])
-    return envelope(call.request, count, [{"content_object": _light(project_item(project, True))} for project in found])
+    count, found = _find(call, call.store.bookmarks.projects)
+    return envelope(call.request, count, [_bookmark(project_item(project, True)) for project in found])
 
 
 def bookmarked_runs(kind: Kind, call: Call) -> Json:
-    user = _whose(call)
-    count, found = call.store.bookmarks.runs(user, kind, _page(call)) if user else (0, [])
-    return envelope(call.request, count, [{"content_object": _light(item(run, True))} for run in found])
+    count, found = _find(call, lambda user, page: call.store.bookmarks.runs(user, kind, page))
+    return envelope(call.request, count, [_bookmark(item(run, True)) for run in found])
 
 
 def archived_projects(call: Call) -> Json:
-    user = _whose(call)
-    count, found = call.store.projects.archives(user, _page(call)) if user else (0, [])
+    count, found = _find(call, call.store.projects.archives)
     marked = call.store.bookmarks.of(call.user, found)
-    shown = [
+    results = [
         {**project_item(project, project.id in marked), "deleted": project.archived_at is not None} for project in found
     ]
-    return envelope(call.request, count, shown)
+    return envelope(call.request, count, results)
 
 
 def archived_runs(kind: Kind, call: Call) -> Json:
-    user = _whose(call)
-    count, found = call.store.runs.archives(user, kind, _page(call)) if user else (0, [])
+    count, found = _find(call, lambda user, page: call.store.runs.archives(user, kind, page))
     marked = call.store.bookmarks.of(call.user, found)
     return envelope(call.request, count, [{**item(run, run.pk in marked), "deleted": True} for run in found])
 
 
-def _whose(call: Call) -> User | None:
-    """The user of the path; None: the caller may not see that user's lists. Raises NotFound."""
+def _find(call: Call, find: Callable[[User, Page], tuple[int, list[Row]]]) -> tuple[int, list[Row]]:
+    """The requested page of a list of the path's user; empty if the caller may not see it. Raises NotFound."""
     user = call.store.users.get(call.parameter("user"))
-    return user if user.id == call.user.id or call.user.is_superuser else None
-
-
-def _page(call: Call) -> Page:
+    if user.id != call.user.id and not call.user.is_superuser:
+        return 0, []
     limit, offset = window(call.request)
-    return Page(limit, offset, call.query("sort"))
+    return find(user, Page(limit, offset, call.query("sort")))
 
 
-def _light(shown: Any) -> Json:
-    return {name: value for name, value in shown.items() if name != "bookmarked"}
+def _bookmark(shown: Any) -> Json:
+    return {"content_object": {name: value for name, value in shown.items() if name != "bookmarked"}}
 
 
-def _lists(word: str, about: str, projects: Callable[[Call], Json], of_runs: Any) -> list[Endpoint]:
-    path = f"/api/v1/{word}/{{user}}"
-    found = [Endpoint("GET", f"{path}/projects", projects, f"{about} projects", Access.USER, answer=Json, many=True)]
-    for kind in POLYAXON_KINDS:
-        handler = partial(of_runs, kind)
-        about_them = f"{about} {kind.plural}"
-        found.append(Endpoint("GET", f"{path}/{kind.plural}", handler, about_them, Access.USER, answer=Json, many=True))
-    return found
+def of_path(path: str, noun: str) -> list[Endpoint]:
+    """The endpoints that bookmark the project or the run of a path."""
+    return [
+        Endpoint("POST", f"{path}/bookmark", add, f"Bookmark {noun}", status=201),
+        Endpoint("DELETE", f"{path}/unbookmark", remove, f"Remove the bookmark of {noun}", status=204),
+    ]
+
+
+def _lists(
+    word: str, about: str, projects: Callable[[Call], Json], of_runs: Callable[[Kind, Call], Json]
+) -> list[Endpoint]:
+    handlers: dict[str, Callable[[Call], Json]] = {
+        "projects": projects,
+        **{kind.plural: partial(of_runs, kind) for kind in POLYAXON_KINDS},
+    }
+    return [
+        Endpoint("GET", f"/api/v1/{word}/{{user}}/{name}", run, f"{about} {name}", Access.USER, answer=Json, many=True)
+        for name, run in handlers.items()
+    ]
 
 
 ENDPOINTS = [

@@ -6,7 +6,8 @@ from starlette.responses import JSONResponse, Response
 
 from polylocal.api import bodies, run_creation
 from polylocal.api.api_context import ApiContext
-from polylocal.api.endpoint import Access, Call, Endpoint, empty
+from polylocal.api.endpoint import PROJECT, Access, Call, Endpoint, empty
+from polylocal.api.kinds import kinds_with
 from polylocal.api.shapes.projects import CiItem, ci_item
 from polylocal.errors import InvalidPolyaxonfile, NotFound
 from polylocal.polyaxonfile import read
@@ -15,12 +16,10 @@ from polylocal.store.rows import Project, Run, User
 
 FILES = ("polyaxonci.yml", "polyaxonci.yaml", "polyaxonci.json")  # at the top of the code; the first one counts
 NOT_TRIGGERED = "Could not trigger the project CI."
-_STARTED = (Kind.EXPERIMENT, Kind.JOB, Kind.GROUP, Kind.BUILD)
 
 
 def show(call: Call) -> CiItem:
-    if call.project.ci is None:
-        raise NotFound
+    _check_enabled(call.project)
     return ci_item(call.project)
 
 
@@ -29,29 +28,28 @@ def enable(call: Call) -> CiItem:
 
 
 def change(call: Call) -> CiItem:
-    if call.project.ci is None:
-        raise NotFound
-    given = call.body(bodies.Ci).given()
-    if "config" not in given:
-        return ci_item(call.project)
-    return enable(call)
+    current = show(call)
+    return enable(call) if "config" in call.body(bodies.Ci).given() else current
 
 
 def replace(call: Call) -> CiItem:
-    if call.project.ci is None:
-        raise NotFound
+    _check_enabled(call.project)
     return enable(call)
 
 
 def disable(call: Call) -> Response:
-    if call.project.ci is None:
-        raise NotFound
+    _check_enabled(call.project)
     call.store.projects.set_ci(call.project, None)
     return empty(204)
 
 
-def answer(call: Call) -> Response:
-    """The answer to new code: 201 when it started a run."""
+def _check_enabled(project: Project) -> None:
+    if project.ci is None:
+        raise NotFound
+
+
+def start(call: Call) -> Response:
+    """Start the project's CI after new code: 201 if there is a new run."""
     run = trigger(call.project, call.user, call.context)
     if run is None:
         return JSONResponse(NOT_TRIGGERED)
@@ -86,10 +84,10 @@ def _kind(text: str) -> Kind | None:
         data: dict[str, Any] = read(text)[0]
     except InvalidPolyaxonfile:
         return None
-    return next((kind for kind in _STARTED if kind == data.get("kind")), None)
+    return next((kind for kind in kinds_with("is_started_by_ci") if kind == data.get("kind")), None)
 
 
-_CI = "/api/v1/{user}/{project}/ci"
+_CI = f"{PROJECT}/ci"
 
 ENDPOINTS = [
     Endpoint("GET", _CI, show, "Whether new code starts a run", answer=CiItem),

@@ -23,6 +23,7 @@ from polylocal.store.users import Credentials
 
 AnyBody = TypeVar("AnyBody", bound=bodies.Body)
 
+PROJECT = "/api/v1/{user}/{project}"
 _FOR_ANY_RUN = frozenset({"/api/v1/users"})  # outside of projects: a run's token may ask whose it is
 
 
@@ -109,14 +110,23 @@ class Call(BaseCall[Endpoint]):
         self.check_right(found)
         return found
 
+    @property
+    def kind(self) -> Kind:
+        """The kind of run that the path is about."""
+        if self.endpoint.kind is None:
+            raise RuntimeError(f"{self.endpoint.path} is not about a kind of run")
+        return self.endpoint.kind
+
     @cached_property
     def run(self) -> Run:
         """The run of the path. Raises NotFound, also for a run of another project."""
-        kind = self.endpoint.kind
-        if kind is None:
-            raise RuntimeError(f"{self.endpoint.path} is not about a run")
         find = self.store.runs.archived if self.endpoint.finds_archived else self.store.runs.get
-        return find(self.project, kind, self.number("id"))
+        return find(self.project, self.kind, self.number("id"))
+
+    @property
+    def subject(self) -> Project | Run:
+        """The run of the path, or its project if it names no run."""
+        return self.run if self.endpoint.is_about_run else self.project
 
     # -- access ---------------------------------------------------------------------------------------------------
 
@@ -142,7 +152,7 @@ class Call(BaseCall[Endpoint]):
         if self.run_pk is not None and is_outside_projects and endpoint.path not in _FOR_ANY_RUN:
             raise NotAllowed  # a run's token is for its own project, whoever started the run
         if endpoint.is_about_project and not endpoint.finds_archived:
-            _ = self.run if endpoint.is_about_run else self.project
+            _ = self.subject
 
     def check_right(self, found: Project) -> None:
         """Check the caller's access to a project. Raises NotAllowed."""
@@ -195,6 +205,16 @@ class Call(BaseCall[Endpoint]):
         only_looks = reads_only and (endpoint.method in ("GET", "WS") or endpoint.answer is TokenItem)
         if own.project_id != project.id or not (only_looks or is_about_itself):
             raise NotAllowed
+
+
+def runs_path(kind: Kind) -> str:
+    """The path of the runs of a kind in a project."""
+    return f"{PROJECT}/{kind.plural}"
+
+
+def run_path(kind: Kind) -> str:
+    """The path of one run of a kind."""
+    return f"{runs_path(kind)}/{{id:id}}"
 
 
 def refuse(message: str) -> InvalidInput:

@@ -1,29 +1,25 @@
-"""The endpoints of experiments alone: metrics, params, the one task, tokens for tracking."""
+"""Endpoints that only experiments have: metrics, params, the one task, tokens for tracking."""
 
-from collections.abc import Mapping
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NoReturn
 
 from starlette.responses import Response
 
 from polylocal import clock
 from polylocal.api import bodies, runs
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
-from polylocal.api.paging import LIMIT, envelope, window
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse, run_path, runs_path
+from polylocal.api.paging import LIMIT, envelope, page, window
+from polylocal.api.run_objects import items
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.base import shaped
 from polylocal.api.shapes.experiments import ExperimentJobItem, MetricItem, MetricsItem, ParamsItem, experiment_job_item
 from polylocal.api.shapes.platform import TokenItem
-from polylocal.api.shapes.runs import (
-    ExperimentDetail,
-    ExperimentItem,
-    ExperimentStatusItem,
-    StatusItem,
-    item,
-    task_status_item,
-)
+from polylocal.api.shapes.runs import ExperimentItem, ExperimentStatusItem, StatusItem, task_status_item
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
+from polylocal.store.runs import Runs
 
 MAX_ENTRIES = 5000  # of one request
 METRICS_PAGE = 300_000  # clients ask for all of them at once
@@ -31,24 +27,24 @@ METRICS_PAGE = 300_000  # clients ask for all of them at once
 
 def index(call: Call) -> Json:
     """A list of experiments; with `metrics` or `params` (`declarations`) only these of each experiment."""
-    if call.flag("independent") and call.query("group"):
-        message = "You cannot filter for independent experiments and group experiments at the same time."
-        raise refuse(message)
-    group = _group(call)
+    group_number, is_independent = call.query("group"), call.flag("independent")
+    if is_independent and group_number:
+        raise refuse("You cannot filter for independent experiments and group experiments at the same time.")
+    group = call.store.runs.named(call.project, Kind.GROUP, group_number) if group_number else None
     default = METRICS_PAGE if call.flag("all") else LIMIT
-    more = "independent:true" if call.flag("independent") else ""
-    count, found = runs.page(call, group=group, more=more, default=default)
+    selected = runs.selection(call, "independent:true" if is_independent else "", default)
+    count, found = call.store.runs.page(call.project, call.kind, group=group, **selected)
     if call.flag("metrics"):
-        return envelope(call.request, count, [shaped(MetricsItem, run) for run in found], default)
-    if call.flag("params") or call.flag("declarations"):
-        return envelope(call.request, count, [shaped(ParamsItem, run) for run in found], default)
-    return runs.listed(call, count, found, default)
+        results: list[Any] = [shaped(MetricsItem, run) for run in found]
+    elif call.flag("params") or call.flag("declarations"):
+        results = [shaped(ParamsItem, run) for run in found]
+    else:
+        results = items(found, call.user, call.store)
+    return envelope(call.request, count, results, default)
 
 
 def metrics(call: Call) -> Json:
-    limit, offset = window(call.request, METRICS_PAGE)
-    count, rows = call.store.metrics.page(call.run, limit=limit, offset=offset)
-    return envelope(call.request, count, [shaped(MetricItem, row) for row in rows], METRICS_PAGE)
+    return page(call.request, partial(call.store.metrics.page, call.run), partial(shaped, MetricItem), METRICS_PAGE)
 
 
 def add_metrics(call: Call) -> MetricItem | Response:
@@ -83,36 +79,29 @@ def fixed(call: Call) -> NoReturn:
 
 def job_statuses(call: Call) -> Json:
     _check_job(call)
-    limit, offset = window(call.request, runs.STATUSES_PAGE)
-    count, rows = call.store.runs.statuses(call.run, limit=limit, offset=offset)
-    return envelope(call.request, count, [task_status_item(row, call.run) for row in rows], runs.STATUSES_PAGE)
+    return runs.statuses(call, task_status_item)
 
 
-def stop_many(call: Call) -> Response:
-    for run in _many(call):
-        call.store.runs.request_stop(run)
-        call.note("stopped", run)
-    return empty()
+def _for_many(act: Callable[[Runs, Run], object], past: str) -> Callable[[Call], Response]:
+    """The handler of an action on the experiments that the body names. `past`: its word in the activity log."""
+
+    def handle(call: Call) -> Response:
+        for run in _many(call):
+            act(call.store.runs, run)
+            call.note(past, run)
+        return empty()
+
+    return handle
 
 
-def delete_many(call: Call) -> Response:
-    for run in _many(call):
-        call.store.runs.delete(run)
-        call.note("deleted", run)
-    return empty()
+stop_many, delete_many = _for_many(Runs.request_stop, "stopped"), _for_many(Runs.delete, "deleted")
 
 
 def everywhere(call: Call) -> Json:
     """The experiments of all projects that the caller may read."""
     limit, _ = window(call.request)
     found = call.store.runs.latest(call.user, kind=Kind.EXPERIMENT, is_open=False, limit=min(limit, 1000))
-    marked = call.store.bookmarks.of(call.user, found)
-    return envelope(call.request, len(found), [item(run, run.pk in marked) for run in found])
-
-
-def _group(call: Call) -> Run | None:
-    number = call.query("group")
-    return call.store.runs.named(call.project, Kind.GROUP, number) if number else None
+    return envelope(call.request, len(found), items(found, call.user, call.store))
 
 
 def _check_job(call: Call) -> None:
@@ -128,70 +117,49 @@ def _many(call: Call) -> list[Run]:
     return [call.store.runs.get(call.project, Kind.EXPERIMENT, run_id) for run_id in ids]
 
 
-_ALL = "/api/v1/{user}/{project}/experiments"
-_ONE = f"{_ALL}/{{id:id}}"
-_HISTORY = "Refused: history stays"
-_LIST = (
+_ALL, _ONE = runs_path(Kind.EXPERIMENT), run_path(Kind.EXPERIMENT)
+_JOBS, _JOB = f"{_ONE}/jobs", f"{_ONE}/jobs/{{jid:id}}"
+_HISTORY, _ENTRY = f"{_JOB}/statuses", f"{_JOB}/statuses/{{uuid}}"
+_QUERY = (
     Query("independent", "true: not of a group"),
     Query("group", "the id of a group"),
     Query("metrics", "true: only the last metrics of each"),
     Query("all", "true: all on one page"),
     Query("params", "true: only the params of each (`declarations` in older clients)"),
 )
+_list = partial(Endpoint, "GET", many=True)
+_report = partial(Endpoint, "POST", access=Access.TRACK)
+_TOKEN = "A token for tracking"
 
 ENDPOINTS = [
-    Endpoint(
-        "GET",
-        "/api/v1/experiments",
-        everywhere,
-        "Experiments of all projects",
-        Access.USER,
-        answer=ExperimentItem,
-        many=True,
-    ),
-    runs.listing(Kind.EXPERIMENT, ExperimentItem, index, _LIST),
-    runs.creation(Kind.EXPERIMENT, ExperimentDetail),
-    *runs.common(Kind.EXPERIMENT, ExperimentDetail, ExperimentStatusItem),
+    _list("/api/v1/experiments", everywhere, "Experiments of all projects", Access.USER, answer=ExperimentItem),
+    runs.listing(Kind.EXPERIMENT, index, _QUERY),
+    runs.creation(Kind.EXPERIMENT),
+    *runs.common(Kind.EXPERIMENT),
     *runs.carried_out(Kind.EXPERIMENT),
-    *runs.cloning(Kind.EXPERIMENT, ExperimentDetail),
+    *runs.cloning(Kind.EXPERIMENT),
     Endpoint("POST", f"{_ALL}/stop", stop_many, "Stop several experiments", Access.WRITE),
     Endpoint("DELETE", f"{_ALL}/delete", delete_many, "Delete several experiments", Access.WRITE),
-    Endpoint("GET", f"{_ONE}/metrics", metrics, "The metrics of an experiment", answer=MetricItem, many=True),
-    Endpoint(
-        "POST", f"{_ONE}/metrics", add_metrics, "Report metrics", Access.TRACK, bodies.NewMetric, MetricItem, status=201
+    _list(f"{_ONE}/metrics", metrics, "The metrics of an experiment", answer=MetricItem),
+    _report(f"{_ONE}/metrics", add_metrics, "Report metrics", body=bodies.NewMetric, answer=MetricItem, status=201),
+    _list(_JOBS, jobs, "The tasks of an experiment", answer=ExperimentJobItem),
+    Endpoint("GET", _JOB, job, "The task of an experiment", answer=ExperimentJobItem),
+    *(
+        Endpoint(method, _JOB, fixed, "Refused: change the experiment", Access.WRITE, status=400)
+        for method in ("PATCH", "PUT", "DELETE")
     ),
-    Endpoint("GET", f"{_ONE}/jobs", jobs, "The tasks of an experiment", answer=ExperimentJobItem, many=True),
-    Endpoint("GET", f"{_ONE}/jobs/{{jid:id}}", job, "The task of an experiment", answer=ExperimentJobItem),
-    Endpoint("PATCH", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: change the experiment", Access.WRITE, status=400),
-    Endpoint("PUT", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: change the experiment", Access.WRITE, status=400),
-    Endpoint("DELETE", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: change the experiment", Access.WRITE, status=400),
-    Endpoint(
-        "PATCH", f"{_ONE}/jobs/{{jid:id}}/statuses/{{uuid}}", fixed, "Refused: history stays", Access.WRITE, status=400
-    ),
-    Endpoint(
-        "GET", f"{_ONE}/jobs/{{jid:id}}/statuses", job_statuses, "The history of the task", answer=StatusItem, many=True
-    ),
-    Endpoint(
-        "POST",
-        f"{_ONE}/jobs/{{jid:id}}/statuses",
+    Endpoint("PATCH", _ENTRY, fixed, "Refused: history stays", Access.WRITE, status=400),
+    _list(_HISTORY, job_statuses, "The history of the task", answer=StatusItem),
+    _report(
+        _HISTORY,
         runs.add_status,
         "Report a status of the task",
-        Access.TRACK,
-        bodies.NewStatus,
-        ExperimentStatusItem,
+        body=bodies.NewStatus,
+        answer=ExperimentStatusItem,
         status=201,
     ),
-    Endpoint(
-        "GET", f"{_ONE}/jobs/{{jid:id}}/statuses/{{uuid}}", runs.status, "An entry of it", answer=ExperimentStatusItem
-    ),
-    Endpoint(
-        "POST",
-        f"{_ONE}/jobs/{{uuid}}/_reconcile",
-        runs.reconcile,
-        "Report a status of the task again",
-        Access.TRACK,
-        bodies.NewStatus,
-    ),
-    Endpoint("POST", f"{_ONE}/ephemeraltoken", runs.token, "A token for tracking", Access.TRACK, answer=TokenItem),
-    Endpoint("POST", f"{_ONE}/token", runs.token, "A token for tracking", Access.TRACK, answer=TokenItem),
+    Endpoint("GET", _ENTRY, runs.status, "An entry of it", answer=ExperimentStatusItem),
+    _report(f"{_JOBS}/{{uuid}}/_reconcile", runs.reconcile, "Report a status of the task again", body=bodies.NewStatus),
+    _report(f"{_ONE}/ephemeraltoken", runs.token, _TOKEN, answer=TokenItem),
+    _report(f"{_ONE}/token", runs.token, _TOKEN, answer=TokenItem),
 ]

@@ -23,8 +23,8 @@ from polylocal.api import forwarded_headers, pages, sessions
 from polylocal.api.endpoint import Call
 from polylocal.api.kernel import long_responses
 from polylocal.api.middleware import passed_on
+from polylocal.api.server_programs import PROGRAMS
 from polylocal.paths import Home
-from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 from polylocal.store.runs import Runs
 
@@ -86,7 +86,7 @@ class Forwarder:
         run = target.run
         url = f"http://{target.place}{target.path}"
         passed = forwarded_headers.of_request(request.headers.items(), sessions.OURS)
-        headers = [*passed, ("host", request.headers.get("host", "localhost")), *self._key(run)]
+        headers = [*passed, ("host", request.headers.get("host", "localhost")), *self._credentials(run)]
         try:
             answer = await self._asked(request, url, headers, run)
         except httpx2.RequestError as error:
@@ -138,7 +138,7 @@ class Forwarder:
             # the program compares `Origin` and `Host`
             origin=f"http://{target.place}",  # type: ignore[arg-type]
             subprotocols=wanted,
-            additional_headers=[*kept, *self._key(target.run)],
+            additional_headers=[*kept, *self._credentials(target.run)],
             max_size=_MOST_MESSAGE,
             open_timeout=_PATIENCE_S,  # Jupyter answers when the kernel has started
             ping_interval=None,  # the browser's connection has pings
@@ -186,13 +186,8 @@ class Forwarder:
         since = await run_in_threadpool(self._runs.running_since, run)
         return since is not None and clock.seconds_between(since, clock.now()) < _PATIENCE_S
 
-    def _key(self, run: Run) -> list[tuple[str, str]]:
-        """Jupyter's own token, since its reader was admitted here."""
-        if run.kind != Kind.NOTEBOOK:
-            return []
-        with suppress(FileNotFoundError):  # the notebook has just ended
-            return [("authorization", f"token {self._home.server_token(run.uuid).read_text()}")]
-        return []
+    def _credentials(self, run: Run) -> list[tuple[str, str]]:
+        return PROGRAMS[run.kind].credentials(run, self._home)
 
 
 def starting(what: str) -> Response:

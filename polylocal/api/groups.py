@@ -3,10 +3,11 @@
 from starlette.responses import Response
 
 from polylocal.api import bodies, experiments, results, run_creation, runs
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
+from polylocal.api.endpoint import PROJECT, Access, Call, Endpoint, Query, empty, refuse, run_path, runs_path
+from polylocal.api.run_objects import detail
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.experiments import GroupResults, MetricItem
-from polylocal.api.shapes.runs import GroupDetail, GroupItem, GroupStatusItem
+from polylocal.api.shapes.runs import GroupDetail
 from polylocal.statuses import Kind
 from polylocal.store import Store
 from polylocal.store.rows import Project, Run
@@ -23,7 +24,7 @@ def create(call: Call) -> Json:
     if group.group_type == "selection":
         call.store.groups.select(group, selected, None)
     call.note("created", group)
-    return runs.detail(group, call.project, call.user, call.context)
+    return detail(group, call.project, call.user, call.context)
 
 
 def stop(call: Call) -> Response:
@@ -40,7 +41,7 @@ def select(call: Call) -> Json:
     if group.group_type != "selection":
         raise refuse("This group is a not a selection.")
     call.store.groups.select(group, _selected(call.project, body.experiment_ids, call.store), body.operation)
-    return runs.detail(call.store.runs.by_pk(group.pk), call.project, call.user, call.context)
+    return detail(call.store.runs.by_pk(group.pk), call.project, call.user, call.context)
 
 
 def table(call: Call) -> GroupResults | Response:
@@ -62,36 +63,24 @@ def _selected(project: Project, ids: list[int], store: Store) -> list[Run]:
     return found
 
 
-_ALL = "/api/v1/{user}/{project}/groups"
-_ONE = f"{_ALL}/{{id:id}}"
-_SELECTION = "/api/v1/{user}/{project}/selections/{id:id}"
+_ALL, _ONE, _SELECTION = runs_path(Kind.GROUP), run_path(Kind.GROUP), f"{PROJECT}/selections/{{id:id}}"
+_TABLE = (
+    Query("metric", "the metric to compare by; default: that of the search"),
+    Query("optimization", "`maximize` or `minimize` it"),
+    Query("format", "csv: as a table for other programs"),
+)
+_TABLE_ABOUT = "The results of the experiments of a group, the best first"
+_SELECT_ABOUT = {"PUT": "Change the experiments of a selection", "PATCH": "The same"}
 
 ENDPOINTS = [
-    runs.listing(Kind.GROUP, GroupItem),
+    runs.listing(Kind.GROUP),
     Endpoint("POST", _ALL, create, "Create a group", Access.WRITE, bodies.NewGroup, GroupDetail, status=201),
-    *runs.common(Kind.GROUP, GroupDetail, GroupStatusItem),
+    *runs.common(Kind.GROUP),
     Endpoint("POST", f"{_ONE}/stop", stop, "Stop a group", Access.WRITE, bodies.StoppedGroup),
     Endpoint("GET", f"{_ONE}/metrics", experiments.metrics, "Metrics of a group", answer=MetricItem, many=True),
-    Endpoint(
-        "GET",
-        f"{_ONE}/results",
-        table,
-        "The results of the experiments of a group, the best first",
-        answer=GroupResults,
-        query=(
-            Query("metric", "the metric to compare by; default: that of the search"),
-            Query("optimization", "`maximize` or `minimize` it"),
-            Query("format", "csv: as a table for other programs"),
-        ),
+    Endpoint("GET", f"{_ONE}/results", table, _TABLE_ABOUT, answer=GroupResults, query=_TABLE),
+    *(
+        Endpoint(method, _SELECTION, select, about, Access.WRITE, bodies.ChangedSelection, GroupDetail)
+        for method, about in _SELECT_ABOUT.items()
     ),
-    Endpoint(
-        "PUT",
-        _SELECTION,
-        select,
-        "Change the experiments of a selection",
-        Access.WRITE,
-        bodies.ChangedSelection,
-        GroupDetail,
-    ),
-    Endpoint("PATCH", _SELECTION, select, "The same", Access.WRITE, bodies.ChangedSelection, GroupDetail),
 ]

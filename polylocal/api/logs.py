@@ -8,13 +8,14 @@ from typing import Protocol
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse, run_path
 from polylocal.api.feed import Feed, Wakeup
 from polylocal.api.file_responses import file_as_it_is
+from polylocal.api.kinds import kinds_with
 from polylocal.api.worker_pools import stream
 from polylocal.errors import NotFound
 from polylocal.files import logs
-from polylocal.statuses import POLYAXON_KINDS, Kind, is_done
+from polylocal.statuses import Kind, is_done
 from polylocal.store import Store
 from polylocal.store.rows import Run
 
@@ -24,7 +25,7 @@ _MEDIA = "text/plain; charset=utf-8"
 
 def show(call: Call) -> Response:
     """The log; `?follow=true` follows it until the run is done, `?timestamps=true` puts the time before each line."""
-    path = call.context.log(call.run)
+    path = call.context.log_path(call.run)
     if call.flag("follow"):
         source = logs.Stamped(path) if call.flag("timestamps") else Plain(path)
         return StreamingResponse(follow(source, call.run, call.store, call.context.feed), media_type=_MEDIA)
@@ -56,7 +57,7 @@ def append(call: Call) -> Response:
         raise refuse(f"One request takes at most {MAX_LINES} lines of a log, this one has {len(lines)}.")
     if call.run.is_managed and not is_done(call.run.status):
         raise refuse(f"The log of {call.run.unique_name} is written by its container.")
-    with logs.LogWriter(call.context.log(call.run), max_mib=call.context.settings.max_log_mib) as writer:
+    with logs.LogWriter(call.context.log_path(call.run), max_mib=call.context.settings.max_log_mib) as writer:
         for line in lines:
             writer.write_line(line)
     return empty()
@@ -115,13 +116,12 @@ _QUERY = (
 
 ENDPOINTS = [
     endpoint
-    for kind in POLYAXON_KINDS
-    if kind is not Kind.GROUP
-    for path in [f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}/logs"]
+    for kind in kinds_with("is_carried_out")
+    for path in [f"{run_path(kind)}/logs"]
     for endpoint in (
         Endpoint("GET", path, show, f"The log of a {kind}", media=_MEDIA, query=_QUERY),
         Endpoint("POST", path, append, f"Add lines to the log of a {kind}", Access.TRACK),
     )
 ]
-_TASK = "/api/v1/{user}/{project}/experiments/{id:id}/jobs/{jid:id}/logs"
+_TASK = f"{run_path(Kind.EXPERIMENT)}/jobs/{{jid:id}}/logs"
 ENDPOINTS += [Endpoint("GET", _TASK, show_task, "The log of the task", media=_MEDIA, query=_QUERY)]

@@ -7,14 +7,16 @@ from functools import partial
 from starlette.responses import JSONResponse, Response
 
 from polylocal.api import bodies, system
+from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
 from polylocal.api.kernel import Threads
+from polylocal.api.kinds import TRAITS
 from polylocal.api.metrics import CONTENT_TYPE
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.platform import RoomItem, disk_item
 from polylocal.errors import EngineUnreachable, StoreError
 from polylocal.files.disk import Item, size_of
-from polylocal.statuses import Kind
+from polylocal.store import Store
 from polylocal.store.rows import Run
 
 
@@ -26,16 +28,17 @@ def status(call: Call) -> Response:
     context = call.context
     components = {
         "engine": context.engine_state(),
-        "store": _of_store(call),
+        "store": _store_state(context.store),
         "disk": context.disk.problem(),
         "scheduler": context.scheduler_state(),
     }
     return JSONResponse({name: _component(problem) for name, problem in components.items()})
 
 
-def _of_store(call: Call) -> str | None:
+def _store_state(store: Store) -> str | None:
+    """The reason why the database does not answer; None: it answers."""
     try:
-        call.store.recall("installation")
+        store.recall("installation")
     except StoreError as error:
         return str(error)
     return None
@@ -51,12 +54,12 @@ def metrics(call: Call) -> Response:
 
 def room(call: Call) -> RoomItem:
     """The items that `collect` would remove or keep."""
-    return _room(call.context.look(_budget(call)))
+    return _room(call.context.disk_usage(_budget(call)))
 
 
 def collect(call: Call) -> RoomItem:
     """Remove what is not needed. Answers with the removed items, and the kept ones with the reasons."""
-    return _room(call.context.collect(call.body(bodies.Collection).budget_gib))
+    return _room(call.context.free_disk(call.body(bodies.Collection).budget_gib))
 
 
 def _budget(call: Call) -> float | None:
@@ -77,34 +80,34 @@ def _room(items: Iterable[Item]) -> RoomItem:
 
 def of_run(call: Call) -> Json:
     """The bytes on the disk that the deletion of a run frees."""
-    return _sizes(call, [system.find(call)])
+    found = system.find(call.parameter("kind"), call.number("id"), call.user, call.store)
+    return _sizes([found], call.context)
 
 
 def of_project(call: Call) -> Json:
     """The bytes on the disk that the deletion of a project frees."""
-    found = _sizes(call, call.store.usage.of_project(call.project))
+    found = _sizes(call.store.usage.of_project(call.project), call.context)
     found["code_bytes"] = size_of(call.context.home.code(call.project.uuid))
     found["size_bytes"] += found["code_bytes"]
     return found
 
 
-def _sizes(call: Call, runs: Iterable[Run]) -> Json:
-    context = call.context
+def _sizes(runs: Iterable[Run], context: ApiContext) -> Json:
     logs = outputs = 0
     builds = set[str]()
     for run in runs:
-        logs += size_of(context.log(run))
-        if run.kind == Kind.BUILD:
+        logs += size_of(context.log_path(run))
+        if TRAITS[run.kind].makes_image:
             builds.add(run.uuid)
-        elif (folder := context.outputs(run)) and not call.store.runs.shares_outputs(run):
-            outputs += size_of(folder)
-    images = _of_images(call, builds) if builds else 0
+        elif run.outputs and not context.store.runs.shares_outputs(run):
+            outputs += size_of(context.outputs_path(run))
+    images = _image_bytes(builds, context) if builds else 0
     return {"logs_bytes": logs, "outputs_bytes": outputs, "images_bytes": images, "size_bytes": logs + outputs + images}
 
 
-def _of_images(call: Call, builds: set[str]) -> int:
+def _image_bytes(builds: set[str], context: ApiContext) -> int:
     try:
-        return sum(size for build, size in call.context.image_sizes() if build in builds)
+        return sum(size for build, size in context.image_sizes() if build in builds)
     except EngineUnreachable:
         return 0
 
@@ -112,15 +115,14 @@ def _of_images(call: Call, builds: set[str]) -> int:
 _long = partial(Endpoint, threads=Threads.LONG)
 _BUDGET = (Query("budget_gib", "GiB that images may take, instead of the setting"),)
 
+_now = partial(Endpoint, "GET", access=Access.ANYONE, threads=Threads.NONE)
+_state = partial(Endpoint, "GET", access=Access.ANYONE, answer=Json, threads=Threads.STATUS)
+
 ENDPOINTS = [
-    Endpoint("GET", "/healthz", health, "Whether the daemon answers", Access.ANYONE, threads=Threads.NONE),
-    Endpoint("GET", "/_health", health, "The same, under its older name", Access.ANYONE, threads=Threads.NONE),
-    Endpoint(
-        "GET", "/statusz", status, "The state of each component", Access.ANYONE, answer=Json, threads=Threads.STATUS
-    ),
-    Endpoint(
-        "GET", "/_status", status, "The same, under its older name", Access.ANYONE, answer=Json, threads=Threads.STATUS
-    ),
+    _now("/healthz", health, "Whether the daemon answers"),
+    _now("/_health", health, "The same, under its older name"),
+    _state("/statusz", status, "The state of each component"),
+    _state("/_status", status, "The same, under its older name"),
     Endpoint("GET", "/metrics", metrics, "Figures for Prometheus", Access.USER, media=CONTENT_TYPE),
     _long("GET", "/polylocal/v1/disk", room, "Disk usage of all parts", Access.ADMIN, answer=RoomItem, query=_BUDGET),
     _long("POST", "/polylocal/v1/gc", collect, "Remove what is not needed", Access.ADMIN, bodies.Collection, RoomItem),

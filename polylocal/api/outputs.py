@@ -12,8 +12,9 @@ from pathlib import Path
 
 from starlette.responses import JSONResponse, Response
 
-from polylocal.api.endpoint import Call, Endpoint, Query, refuse
+from polylocal.api.endpoint import Call, Endpoint, Query, refuse, run_path
 from polylocal.api.file_responses import MadeAnswer, opened_file
+from polylocal.api.kinds import kinds_with
 from polylocal.api.shapes.runs import TreeItem
 from polylocal.errors import NotFound
 from polylocal.files import folders
@@ -75,22 +76,22 @@ def _no_file(path: str) -> Response:
 
 
 def _folder(call: Call) -> Path:
-    folder = call.context.outputs(call.run)
-    if folder is None:
+    """The outputs folder of the run. Raises NotFound."""
+    if call.run.outputs is None:
         raise NotFound("The run has no outputs.")
-    return folder
+    return call.context.outputs_path(call.run)
 
 
 def _open(folder: Path, path: str) -> int:
     """Open a path in the outputs. Links are followed inside the folder only. Raises OSError, InvalidInput."""
     if "\0" in path:
-        raise refuse("The path holds a zero byte.")
+        raise refuse("The path contains a NUL byte.")
     try:
         return folders.open_inside(folder, path)
     except folders.LeadsOut as error:
         raise refuse(f"`{path:.100}` leads out of the outputs folder.") from error
     except UnicodeEncodeError as error:
-        raise refuse("The path holds half a character.") from error
+        raise refuse("The path contains an incomplete character.") from error
 
 
 def _is_folder(top: Path, path: str, about: os.stat_result) -> bool:
@@ -135,7 +136,7 @@ _PATH = (Query("path", "a path inside the outputs folder"),)
 
 
 def _endpoints(kind: Kind) -> list[Endpoint]:
-    one = f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}/outputs"
+    one = f"{run_path(kind)}/outputs"
     media = "application/octet-stream"
     return [
         Endpoint("GET", one, download, f"Download the outputs of a {kind}", media=_GZIP),
@@ -145,4 +146,4 @@ def _endpoints(kind: Kind) -> list[Endpoint]:
     ]
 
 
-ENDPOINTS = [*_endpoints(Kind.JOB), *_endpoints(Kind.EXPERIMENT)]
+ENDPOINTS = [endpoint for kind in kinds_with("has_outputs") for endpoint in _endpoints(kind)]

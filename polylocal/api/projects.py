@@ -4,22 +4,23 @@ from functools import partial
 
 from starlette.responses import Response
 
-from polylocal.api import bodies
+from polylocal.api import bodies, bookmarks
 from polylocal.api.api_context import ApiContext
-from polylocal.api.endpoint import Access, Call, Endpoint, empty
+from polylocal.api.endpoint import PROJECT, Access, Call, Endpoint, empty
 from polylocal.api.paging import LIMIT, envelope, window
+from polylocal.api.server_programs import PROGRAMS, newest_server, running_server
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.projects import ProjectDetail, ProjectItem, project_detail, project_item
 from polylocal.errors import InvalidInput
-from polylocal.statuses import Kind, is_done
+from polylocal.statuses import Kind
 from polylocal.store import Store
 from polylocal.store.rows import Project, User
 
 
 def index(call: Call) -> Json:
-    count, projects = _page(call, LIMIT)
-    marked = call.store.bookmarks.of(call.user, projects)
-    return envelope(call.request, count, [project_item(project, project.id in marked) for project in projects])
+    count, found = _page(call, LIMIT)
+    marked = call.store.bookmarks.of(call.user, found)
+    return envelope(call.request, count, [project_item(project, project.id in marked) for project in found])
 
 
 def create(call: Call) -> ProjectItem:
@@ -70,9 +71,8 @@ def _changes(body: bodies.ChangedProject, store: Store, project: Project) -> Jso
 
 def _check_servers(project: Project, store: Store) -> None:
     """The paths of running notebooks and tensorboards have the project's name. Raises InvalidInput while one runs."""
-    for kind in (Kind.NOTEBOOK, Kind.TENSORBOARD):
-        running = store.runs.server(project, kind)
-        if running and not is_done(running.status):
+    for kind in PROGRAMS:
+        if running_server(store, project, kind):
             raise InvalidInput({"name": [f"Stop the {kind} before the project gets another name."]})
 
 
@@ -101,16 +101,6 @@ def restore(call: Call) -> Response:
     return empty()
 
 
-def bookmark(call: Call) -> Response:
-    call.store.bookmarks.add(call.user, call.project)
-    return empty(201)
-
-
-def unbookmark(call: Call) -> Response:
-    call.store.bookmarks.remove(call.user, call.project)
-    return empty(204)
-
-
 def invalidate_builds(call: Call) -> Response:
     call.store.queue.invalidate_builds(call.project)
     return empty()
@@ -121,8 +111,8 @@ def detail(project: Project, user: User, context: ApiContext) -> ProjectDetail:
     store = context.store
     return project_detail(
         project,
-        notebook=store.runs.server(project, Kind.NOTEBOOK),
-        tensorboard=store.runs.server(project, Kind.TENSORBOARD),
+        notebook=newest_server(store, project, Kind.NOTEBOOK),
+        tensorboard=newest_server(store, project, Kind.TENSORBOARD),
         bookmarked=project.id in store.bookmarks.of(user, [project]),
         counts=store.projects.counts(project),
         has_code=context.repository(project).exists,
@@ -131,22 +121,20 @@ def detail(project: Project, user: User, context: ApiContext) -> ProjectDetail:
 
 _ALL_NAMES = 300_000
 _NEVER_NULL = ("name", "is_public")
-_ONE = "/api/v1/{user}/{project}"
+_list = partial(Endpoint, "GET", access=Access.USER, many=True)
+_new, _changed, _detail = bodies.NewProject, bodies.ChangedProject, ProjectDetail
 
 ENDPOINTS = [
-    Endpoint(
-        "POST", "/api/v1/projects", create, "Create a project", Access.USER, bodies.NewProject, ProjectItem, status=201
-    ),
-    Endpoint("GET", "/api/v1/{user}", index, "List a user's projects", Access.USER, answer=ProjectItem, many=True),
-    Endpoint("GET", _ONE, show, "Get a project", answer=ProjectDetail),
-    Endpoint("PATCH", _ONE, update, "Change a project", Access.WRITE, bodies.ChangedProject, ProjectDetail),
-    Endpoint("PUT", _ONE, replace, "Replace a project's description", Access.WRITE, bodies.NewProject, ProjectDetail),
-    Endpoint("DELETE", _ONE, delete, "Delete a project with all its runs", Access.WRITE, status=204),
-    Endpoint("POST", f"{_ONE}/archive", archive, "Archive a project", Access.WRITE),
-    Endpoint("POST", f"{_ONE}/restore", restore, "Restore an archived project", Access.WRITE, finds_archived=True),
-    Endpoint("GET", "/api/v1/{user}/projects/names", names, "Names of projects", Access.USER, answer=Json, many=True),
-    Endpoint("GET", "/api/v1/{user}/projects/name", names, "Names of projects", Access.USER, answer=Json, many=True),
-    Endpoint("POST", f"{_ONE}/bookmark", bookmark, "Bookmark a project", status=201),
-    Endpoint("DELETE", f"{_ONE}/unbookmark", unbookmark, "Remove the bookmark of a project", status=204),
-    Endpoint("POST", f"{_ONE}/builds/invalidate", invalidate_builds, "Use none of the builds again", Access.WRITE),
+    Endpoint("POST", "/api/v1/projects", create, "Create a project", Access.USER, _new, ProjectItem, status=201),
+    _list("/api/v1/{user}", index, "List a user's projects", answer=ProjectItem),
+    Endpoint("GET", PROJECT, show, "Get a project", answer=_detail),
+    Endpoint("PATCH", PROJECT, update, "Change a project", Access.WRITE, _changed, _detail),
+    Endpoint("PUT", PROJECT, replace, "Replace a project's description", Access.WRITE, _new, _detail),
+    Endpoint("DELETE", PROJECT, delete, "Delete a project with all its runs", Access.WRITE, status=204),
+    Endpoint("POST", f"{PROJECT}/archive", archive, "Archive a project", Access.WRITE),
+    Endpoint("POST", f"{PROJECT}/restore", restore, "Restore an archived project", Access.WRITE, finds_archived=True),
+    _list("/api/v1/{user}/projects/names", names, "Names of projects", answer=Json),
+    _list("/api/v1/{user}/projects/name", names, "Names of projects", answer=Json),
+    *bookmarks.of_path(PROJECT, "a project"),
+    Endpoint("POST", f"{PROJECT}/builds/invalidate", invalidate_builds, "Use none of the builds again", Access.WRITE),
 ]

@@ -26,6 +26,7 @@ from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Access, Call, Endpoint
 from polylocal.api.forwarding import Forwarder, Target, starting
 from polylocal.api.one_time_codes import OneTimeCodes
+from polylocal.api.server_programs import PROGRAMS, newest_server
 from polylocal.errors import EngineError, EngineUnreachable, NotAllowed, NotAuthenticated, NotFound, PolylocalError
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store.rows import Run
@@ -33,15 +34,18 @@ from polylocal.store.rows import Run
 log = logging.getLogger(__name__)
 
 SERVER = "polylocal.server"  # in the scope of requests to an own origin: the kind and the uuid of the server
-_NOTEBOOK = "/notebook/{user}/{project}"
 _TENSORBOARD = "/tensorboard/{user}/{project}"
+
+
+def _page(path: str, about: str, access: Access = Access.READ) -> Endpoint:
+    return Endpoint("GET", path, lambda call: None, about, access)
+
+
 # who may open a page; only the owner opens a notebook, which executes its visitor's input
-_OF_NOTEBOOK = Endpoint("GET", _NOTEBOOK, lambda call: None, "The notebook of a project", Access.WRITE)
-_OF_EXPERIMENT = Endpoint(
-    "GET", f"{_TENSORBOARD}/experiments/{{id:id}}", lambda call: None, "The tensorboard of an experiment"
-)
-_OF_GROUP = Endpoint("GET", f"{_TENSORBOARD}/groups/{{id:id}}", lambda call: None, "The tensorboard of a group")
-_OF_PROJECT = Endpoint("GET", _TENSORBOARD, lambda call: None, "The tensorboard of a project")
+_OF_NOTEBOOK = _page("/notebook/{user}/{project}", "The notebook of a project", Access.WRITE)
+_OF_EXPERIMENT = _page(f"{_TENSORBOARD}/experiments/{{id:id}}", "The tensorboard of an experiment")
+_OF_GROUP = _page(f"{_TENSORBOARD}/groups/{{id:id}}", "The tensorboard of a group")
+_OF_PROJECT = _page(_TENSORBOARD, "The tensorboard of a project")
 SCOPES = [_OF_NOTEBOOK, _OF_EXPERIMENT, _OF_GROUP, _OF_PROJECT]
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _ENTER = "/polylocal/v1/enter"  # at an own origin: takes the one-time code
@@ -142,10 +146,8 @@ class Proxy:
 
     def _server(self, call: Call) -> Run | None:
         """The notebook or the tensorboard of the path."""
-        kind = Kind.NOTEBOOK if call.endpoint is _OF_NOTEBOOK else Kind.TENSORBOARD
-        experiment = call.run if call.endpoint is _OF_EXPERIMENT else None
-        group = call.run if call.endpoint is _OF_GROUP else None
-        return call.store.runs.server(call.project, kind, experiment=experiment, group=group)
+        shown = call.run if call.endpoint.is_about_run else None
+        return newest_server(call.store, call.project, _kind_of(call.endpoint), shown)
 
     def _checked(self, request: HTTPConnection, scope: Endpoint, identify: access.Identify) -> Call:
         """The call of a visitor who may see the page. Raises NotAuthenticated, NotAllowed, NotFound."""
@@ -176,7 +178,9 @@ class Proxy:
             return pages.page(503, "Not fetched in advance", "This page has an address of its own: open it.")
         about = (session, run.pk)
         is_lost = "sec-fetch-mode" in request.headers and self._codes.waiting_s(about) > _LOST_S
-        entry = _Entry(session, run.pk, self._with_query(request, _own_path(_path(request), run)))
+        entry = _Entry(
+            session, run.pk, self._with_query(request, PROGRAMS[run.kind].own_path(_path(request), _prefix(run)))
+        )
         code = self._codes.issue(entry, owner=session, about=about)
         origin = self._own_origin(request, run)
         address = f"{origin}{_ENTER}?code={code}"
@@ -233,7 +237,8 @@ class Proxy:
             return starting(f"{run.unique_name} is {run.status}")
         if path.startswith("/polylocal/"):
             return pages.page(404, "Not found", "There is no such page.")
-        if (own := _own_path(path, run)) != path and run.kind == Kind.NOTEBOOK:
+        program, prefix = PROGRAMS[run.kind], _prefix(run)
+        if (own := program.own_path(path, prefix)) != program.inner_path(path, prefix):
             return RedirectResponse(own, 307)
         return Target(run, call, self._inner_path(request, run))
 
@@ -248,7 +253,7 @@ class Proxy:
     def _named(self, request: HTTPConnection) -> Run | None:
         kind, uuid = request.scope[SERVER]
         found = self._context.store.runs.by_uuid(uuid)
-        return found if found and found.kind == kind else None
+        return found if found and found.kind is kind else None
 
     def _check_at_origin(self, request: HTTPConnection, run: Run) -> Call:
         """Raises NotAuthenticated, NotAllowed, NotFound."""
@@ -286,9 +291,7 @@ class Proxy:
             await self._forwarder.join(socket, target)
 
     def _inner_path(self, request: HTTPConnection, run: Run) -> str:
-        """The path at the program: Jupyter knows its documented path, TensorBoard is at the root."""
-        path = _path(request)
-        return self._with_query(request, _own_path(path, run) if run.kind == Kind.TENSORBOARD else path)
+        return self._with_query(request, PROGRAMS[run.kind].inner_path(_path(request), _prefix(run)))
 
     def _is_users_token(self, token: str | None) -> bool:
         """Whether a token is a user's own: such a token is not passed on."""
@@ -311,7 +314,7 @@ def _path(request: HTTPConnection) -> str:
 
 def _scope_of(run: Run) -> tuple[Endpoint, dict[str, Any]]:
     """The endpoint of a server's page, and the parameters of its path."""
-    if run.kind == Kind.NOTEBOOK:
+    if run.kind is Kind.NOTEBOOK:
         return _OF_NOTEBOOK, {}
     if run.experiment_id:
         return _OF_EXPERIMENT, {"id": run.experiment_id}
@@ -325,14 +328,10 @@ def _prefix(run: Run) -> str:
     return path.format(user=run.owner, project=run.project_name, **about) + "/"
 
 
-def _own_path(path: str, run: Run) -> str:
-    """The path at the server's own origin for a path at the API's: Jupyter keeps it, TensorBoard is at the root."""
-    prefix = _prefix(run)
-    if run.kind == Kind.NOTEBOOK:
-        return prefix if path in ("/", prefix.rstrip("/")) else path
-    return "/" + path.removeprefix(prefix.rstrip("/")).lstrip("/") if f"{path}/".startswith(prefix) else path
+def _kind_of(scope: Endpoint) -> Kind:
+    return Kind(scope.path.split("/")[1])
 
 
 def _how_to_start(scope: Endpoint) -> str:
-    what = "notebook" if scope is _OF_NOTEBOOK else "tensorboard"
-    return f"No {what} is running here. Start one with <code>polyaxon {what} start</code>, then reload this page."
+    kind = _kind_of(scope)
+    return f"No {kind} is running here. Start one with <code>polyaxon {kind} start</code>, then reload this page."

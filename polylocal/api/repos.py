@@ -2,6 +2,7 @@
 
 import tempfile
 from datetime import UTC, datetime
+from functools import partial
 
 from starlette.datastructures import UploadFile
 from starlette.responses import JSONResponse, Response
@@ -10,15 +11,16 @@ from polylocal import clock
 from polylocal.api import bodies, ci
 from polylocal.api.api_context import ApiContext
 from polylocal.api.body_parsing import parsed
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
+from polylocal.api.endpoint import PROJECT, Access, Call, Endpoint, Query, empty, refuse
 from polylocal.api.file_responses import opened_file
 from polylocal.api.kernel import Threads
+from polylocal.api.server_programs import running_server
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.projects import RepoItem
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
 from polylocal.git.remotes import without_secrets
 from polylocal.git.repository import Repository
-from polylocal.statuses import Kind, is_done
+from polylocal.statuses import Kind
 from polylocal.store import Store
 from polylocal.store.rows import Project, User
 
@@ -32,7 +34,7 @@ def upload(call: Call) -> Response:
     _check_upload(project, call.context)
     call.context.repository(project).upload(part.file, call.user.username, call.context.code_limits)
     call.note("updated", project)
-    return ci.answer(call) if _wants_ci(call.data) else empty()
+    return ci.start(call) if _wants_ci(call.data) else empty()
 
 
 def limits(call: Call) -> Json:
@@ -69,7 +71,7 @@ def sync(call: Call) -> Response:
         raise NotFound
     _check_notebook(project, call.store)
     warnings = _fetch(project, call.user, project.git_url, call.context, by_admin=project.git_by_admin)
-    answer = ci.answer(call)
+    answer = ci.start(call)
     if not warnings:
         return answer
     detail = {} if answer.status_code == 201 else {"detail": ci.NOT_TRIGGERED}
@@ -92,8 +94,7 @@ def _fetch(project: Project, user: User, git_url: str, context: ApiContext, *, b
 
 def _check_notebook(project: Project, store: Store) -> None:
     """A notebook works on the code, and commits its changes at its end. Raises NotAllowed while one runs."""
-    running = store.runs.server(project, Kind.NOTEBOOK)
-    if running and not is_done(running.status):
+    if running_server(store, project, Kind.NOTEBOOK):
         raise NotAllowed(_NOTEBOOK.format(name=project.name))
 
 
@@ -120,7 +121,7 @@ def download(call: Call) -> Response:
     except BaseException:
         file.close()
         raise
-    return opened_file(file, f"{project.name}-{wanted or 'master'}.tar.gz", "application/gzip")
+    return opened_file(file, f"{project.name}-{wanted or 'master'}.tar.gz", _GZIP)
 
 
 def show(call: Call) -> RepoItem:
@@ -168,40 +169,22 @@ _EXTERNAL = "The Project `{name}` is currently using an external_repo as main co
 _NOTEBOOK = (
     "The Project `{name}` is currently running a Notebook. You must stop it before uploading a new version of the code."
 )
-_REPO = "/api/v1/{user}/{project}/repo"
+_GZIP = "application/gzip"
+_REPO = f"{PROJECT}/repo"
+_LIMITS = "/polylocal/v1/code/{user}/{project}/upload"
+_LIMITS_ABOUT = "The limits of an upload of code, if the caller may upload now"
 _COMMIT = (Query("commit", "a commit instead of the newest: a hash (at least 7 digits), a branch, a tag, or HEAD"),)
+_write, _long = partial(Endpoint, access=Access.WRITE), partial(Endpoint, threads=Threads.LONG)
+_write_long = partial(_long, access=Access.WRITE)
 
 ENDPOINTS = [
-    Endpoint("PUT", f"{_REPO}/upload", upload, "Upload the code of a project", Access.WRITE, is_upload=True),
-    Endpoint(
-        "GET",
-        "/polylocal/v1/code/{user}/{project}/upload",
-        limits,
-        "The limits of an upload of code, if the caller may upload now",
-        Access.WRITE,
-        answer=Json,
-    ),
-    Endpoint(
-        "GET",
-        f"{_REPO}/download",
-        download,
-        "Download the code of a project",
-        media="application/gzip",
-        query=_COMMIT,
-        threads=Threads.LONG,
-    ),
-    Endpoint(
-        "POST",
-        f"{_REPO}/external",
-        external,
-        "Use the code of a git URL",
-        Access.WRITE,
-        bodies.ExternalRepo,
-        threads=Threads.LONG,
-    ),
-    Endpoint("POST", f"{_REPO}/sync", sync, "Fetch new commits from the git URL", Access.WRITE, threads=Threads.LONG),
+    _write("PUT", f"{_REPO}/upload", upload, "Upload the code of a project", is_upload=True),
+    _write("GET", _LIMITS, limits, _LIMITS_ABOUT, answer=Json),
+    _long("GET", f"{_REPO}/download", download, "Download the code of a project", media=_GZIP, query=_COMMIT),
+    _write_long("POST", f"{_REPO}/external", external, "Use the code of a git URL", body=bodies.ExternalRepo),
+    _write_long("POST", f"{_REPO}/sync", sync, "Fetch new commits from the git URL"),
     Endpoint("GET", _REPO, show, "About the code of a project", answer=RepoItem),
-    Endpoint("PATCH", _REPO, update, "Change who may read the code", Access.WRITE, bodies.ChangedRepo, RepoItem),
-    Endpoint("PUT", _REPO, update, "The same", Access.WRITE, bodies.ChangedRepo, RepoItem),
-    Endpoint("DELETE", _REPO, delete, "Delete the code of a project", Access.WRITE, status=204),
+    _write("PATCH", _REPO, update, "Change who may read the code", body=bodies.ChangedRepo, answer=RepoItem),
+    _write("PUT", _REPO, update, "The same", body=bodies.ChangedRepo, answer=RepoItem),
+    _write("DELETE", _REPO, delete, "Delete the code of a project", status=204),
 ]

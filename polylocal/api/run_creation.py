@@ -1,4 +1,4 @@
-"""From a body to a new run: all checks before its insertion. They write nothing."""
+"""Checks the body of a new run or of a clone, and returns the run to insert. Writes nothing."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 
 from polylocal.api import bodies, secrets_owner
 from polylocal.api.api_context import ApiContext
+from polylocal.api.kinds import TRAITS
 from polylocal.errors import InvalidInput, InvalidPolyaxonfile, NotFound, SetupError
 from polylocal.files import data_folders
 from polylocal.git import revisions
@@ -28,7 +29,6 @@ from polylocal.store.rows import Project, Run, User
 from polylocal.store.runs import build_key
 
 _ABOUT = ("name", "description", "readme", "tags", "backend", "data_refs", "run_env", "ttl", "priority", "framework")
-_INTRO = "Received non valid {kind} specification config."
 
 
 def check(
@@ -48,15 +48,19 @@ def check(
     """
     context.check_room()
     values = {name: getattr(body, name) for name in _ABOUT if getattr(body, name) is not None}
-    group = _group(project, kind, body.experiment_group, context)
-    if shown:
-        group = shown if shown.kind is Kind.GROUP else None
-        values |= {"experiment_pk": shown.pk} if shown.kind is Kind.EXPERIMENT else {}
-    original = _original(project, kind, body.original_experiment, context)
+    traits = TRAITS[kind]
+    original = group = None
+    if shown and shown.kind is Kind.EXPERIMENT:
+        values["experiment_pk"] = shown.pk
+    elif shown:
+        group = shown
+    if traits.is_tracked:
+        group = _group(project, body.experiment_group, context)
+        original = _original(project, body.original_experiment, context)
     if body.source is None:
         return NewRun(kind, values={**values, **_values_without_file(kind, body)}, original=original, group=group)
     specification = _parse(body, kind)
-    if kind is Kind.GROUP:
+    if traits.has_experiments:
         _check_members(specification, body.source_field)
     checks = _Checks(project, user, context, specification, body.source_field, secrets_user_id or user.id)
     cuts = checks.all(with_resources=body.managed)  # a run that its client executes may use any machine
@@ -66,7 +70,7 @@ def check(
         values={**_values_of(specification), **values, "is_managed": body.managed},
         code=_code(commit, specification),
         build_pk=checks.build(body.build_job),
-        build_key=build_key(project.id, specification.build_config(), commit) if kind is Kind.BUILD else None,
+        build_key=build_key(project.id, specification.build_config(), commit) if traits.makes_image else None,
         original=original,
         group=group,
         message=_ignored(specification),
@@ -100,7 +104,7 @@ def check_clone(
         code_id=None if body.update_code else original.code_id,
         build_pk=checks.build(None),
         original=original,
-        group=store.runs.by_pk(original.group_pk) if original.group_pk and kind is Kind.EXPERIMENT else None,
+        group=store.runs.by_pk(original.group_pk) if original.group_pk and TRAITS[kind].is_tracked else None,
         cloning_strategy=strategy,
         outputs=original.outputs if strategy == "resume" else None,
         message=checks.first_message(),
@@ -161,7 +165,7 @@ class _Checks:
         """The pk of the build that the run names; None: it describes one. Raises InvalidInput."""
         build = self.specification.build
         wanted: int | str | None = build_job if build_job is not None else build.ref
-        if wanted is None or self.specification.kind is Kind.BUILD or (build.image and build_job is None):
+        if wanted is None or self._makes_image or (build.image and build_job is None):
             return None
         store = self.context.store
         try:
@@ -169,7 +173,7 @@ class _Checks:
         except NotFound as error:
             raise InvalidInput([f"There is no build `{wanted}` in this project."]) from error
         if not store.built_images.may_use(self.user, found):
-            message = f"The image of build `{wanted}` holds the code of a project that you may not read."
+            message = f"The image of build `{wanted}` contains the code of a project that you may not read."
             raise InvalidInput([message])
         return found.pk
 
@@ -179,6 +183,10 @@ class _Checks:
         if self.secrets_user_id != self.user.id and secrets_owner.names_secrets(self.specification):
             messages.append(f"With the secrets of {self._secrets_user.username}")
         return "; ".join(filter(None, messages)) or None
+
+    @property
+    def _makes_image(self) -> bool:
+        return TRAITS[self.specification.kind].makes_image
 
     @property
     def _secrets_user(self) -> User:
@@ -191,7 +199,7 @@ class _Checks:
         for name in environment.data_names:
             if name not in listed:
                 raise self._problem(environment.path_of_data(name), data_folders.unknown_message(listed, name))
-        if self.specification.kind is Kind.BUILD:  # builds see none
+        if self._makes_image:  # builds see none
             return
         wants_all = environment.wants_all_data
         for name, folder in data_folders.select(listed, environment.data_names, all_of_them=wants_all).items():
@@ -267,20 +275,16 @@ class _Checks:
         return InvalidInput({self.field: [self.specification.source.sentence(path, message)]})
 
 
-def _original(project: Project, kind: Kind, run_id: int | None, context: ApiContext) -> Run | None:
-    if run_id is None or kind is not Kind.EXPERIMENT:
-        return None
+def _original(project: Project, run_id: int | None, context: ApiContext) -> Run | None:
     try:
-        return context.store.runs.get(project, kind, run_id)
+        return None if run_id is None else context.store.runs.get(project, Kind.EXPERIMENT, run_id)
     except NotFound as error:
         raise InvalidInput({"original_experiment": [f'Invalid pk "{run_id}" - object does not exist.']}) from error
 
 
-def _group(project: Project, kind: Kind, group_id: int | None, context: ApiContext) -> Run | None:
-    if group_id is None or kind is not Kind.EXPERIMENT:
-        return None
+def _group(project: Project, group_id: int | None, context: ApiContext) -> Run | None:
     try:
-        return context.store.runs.get(project, Kind.GROUP, group_id)
+        return None if group_id is None else context.store.runs.get(project, Kind.GROUP, group_id)
     except NotFound as error:
         raise InvalidInput(["Received an invalid group."]) from error
 
@@ -289,19 +293,21 @@ def _values_without_file(kind: Kind, body: bodies.NewRunBody) -> dict[str, Any]:
     """The columns of a run without a polyaxonfile: a selection, or an experiment that its client runs and reports."""
     if body.check_specification:
         raise InvalidInput({"non_field_errors": ["Experiment expects a `config`."]})
-    if body.managed and kind not in (Kind.EXPERIMENT, Kind.GROUP):
+    if body.managed and TRAITS[kind].needs_file:
         raise InvalidInput({"config": ["This field is required."]})
-    values = {"params": body.params or body.declarations, "is_managed": False}
-    return {**values, "group_type": "selection"} if kind is Kind.GROUP else values
+    return {"params": body.params or body.declarations, "is_managed": False, **TRAITS[kind].without_file}
 
 
 def _parse(body: bodies.NewRunBody, kind: Kind) -> Specification:
-    params = body.params or body.declarations if kind is Kind.EXPERIMENT else None
+    params = body.params or body.declarations if TRAITS[kind].is_tracked else None
     try:
         return parse(body.source, kind, params, body.source_files)
     except InvalidPolyaxonfile as error:
-        intro = _INTRO.format(kind=kind) if kind is not Kind.GROUP else "Received non valid specification content."
-        raise InvalidInput({body.source_field: [f"{intro} {problem}" for problem in error.problems]}) from error
+        raise InvalidInput({body.source_field: _faults(kind, error)}) from error
+
+
+def _faults(kind: Kind, error: InvalidPolyaxonfile) -> list[str]:
+    return [f"{TRAITS[kind].fault.format(kind=kind)} {problem}" for problem in error.problems]
 
 
 def _changed(original: Run, body: bodies.Cloning) -> Specification:
@@ -315,8 +321,7 @@ def _changed(original: Run, body: bodies.Cloning) -> Specification:
             below["params"] = below.pop("declarations")
         return parse(merge(below, above), original.kind)
     except InvalidPolyaxonfile as error:
-        intro = _INTRO.format(kind=original.kind)
-        raise InvalidInput([f"{intro} {problem}" for problem in error.problems]) from error
+        raise InvalidInput(_faults(original.kind, error)) from error
 
 
 def _check_members(group: Specification, field: str) -> None:
@@ -361,6 +366,6 @@ def _unused_build_keys(specification: Specification) -> list[str]:
     source = "dockerfile" if build.dockerfile else "ref"
     names = [name for name in ("build_steps", "lang_env") if getattr(build, name)]
     messages = {name: f"it has no effect beside `{source}`, which the image comes from." for name in names}
-    if build.env_vars and specification.kind is Kind.BUILD:
+    if build.env_vars and TRAITS[specification.kind].makes_image:
         messages["env_vars"] = f"the image comes from `{source}` without them; runs with this build section get them."
     return [specification.source.sentence(("build", name), text) for name, text in messages.items()]

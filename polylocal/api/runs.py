@@ -6,29 +6,21 @@ from typing import Any
 
 from starlette.responses import Response
 
-from polylocal.api import bodies, results, run_creation, secrets_owner
+from polylocal.api import bodies, bookmarks, run_creation, secrets_owner
 from polylocal.api.api_context import ApiContext
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
-from polylocal.api.paging import LIMIT, envelope, window
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse, run_path, runs_path
+from polylocal.api.kinds import TRAITS
+from polylocal.api.paging import LIMIT, envelope, page, window
+from polylocal.api.run_objects import detail, items
 from polylocal.api.shapes import Json
-from polylocal.api.shapes.experiments import counts_of_group
 from polylocal.api.shapes.platform import TokenItem
 from polylocal.api.shapes.projects import CodeReferenceItem, code_reference_item
-from polylocal.api.shapes.runs import (
-    BuildDetail,
-    BuildItem,
-    JobDetail,
-    JobItem,
-    StatusItem,
-    item,
-    server_keys,
-    status_item,
-)
-from polylocal.api.shapes.runs import detail as detail_item
+from polylocal.api.shapes.runs import SHAPES, status_item
 from polylocal.errors import InvalidInput, NotAllowed
 from polylocal.statuses import Kind, Status
 from polylocal.store.queries import SORTABLE
 from polylocal.store.rows import Project, Run, User
+from polylocal.store.runs import Runs
 
 _LIVE = (Status.SCHEDULED, Status.STARTING, Status.RUNNING)
 MAX_STATUSES = 10_000  # reported statuses of a run; its end is recorded in any case
@@ -36,27 +28,22 @@ STATUSES_PAGE = 100  # clients ask for one page and take it for the whole histor
 
 
 def index(call: Call) -> Json:
-    count, runs = page(call)
-    return listed(call, count, runs)
+    count, found = call.store.runs.page(call.project, call.kind, **selection(call))
+    return envelope(call.request, count, items(found, call.user, call.store))
 
 
-def listed(call: Call, count: int, runs: list[Run], default: int = LIMIT) -> Json:
-    """A page of runs, each as it is in lists."""
-    marked = call.store.bookmarks.of(call.user, runs)
-    return envelope(call.request, count, [item(run, run.pk in marked) for run in runs], default)
+def selection(call: Call, condition: str = "", default: int = LIMIT) -> Json:
+    """The part of a list that the query string selects, as arguments of `store.runs.page`.
 
-
-def page(call: Call, *, group: Run | None = None, more: str = "", default: int = LIMIT) -> tuple[int, list[Run]]:
-    """Count and page of the runs that the query string selects; `more`: a further condition in its syntax."""
+    `condition`: a further one, in the syntax of `query`.
+    """
     limit, offset = window(call.request, default)
-    query = ",".join(part for part in (call.query("query"), more) if part)
-    return call.store.runs.page(
-        call.project, _kind(call), query=query, sort=call.query("sort"), limit=limit, offset=offset, group=group
-    )
+    query = ",".join(part for part in (call.query("query"), condition) if part)
+    return {"query": query, "sort": call.query("sort"), "limit": limit, "offset": offset}
 
 
 def create(call: Call) -> Json:
-    new = run_creation.check(call.project, call.user, _kind(call), call.body(bodies.NewRunBody), call.context)
+    new = run_creation.check(call.project, call.user, call.kind, call.body(bodies.NewRunBody), call.context)
     run = call.store.runs.insert(call.project, call.user, new)
     call.note("created", run)
     answer = _answer(call, run)
@@ -86,28 +73,21 @@ def _changes(body: bodies.ChangedRun, run: Run) -> Json:
     return {_COLUMNS.get(name, name): value for name, value in given.items() if name != "merge"}
 
 
-def delete(call: Call) -> Response:
-    call.store.runs.delete(call.run)
-    call.note("deleted", call.run)
-    return empty(204)
+def _action(act: Callable[[Runs, Run], object], past: str, status: int = 200) -> Callable[[Call], Response]:
+    """The handler of an action on one run. `past`: its word in the activity log."""
+
+    def handle(call: Call) -> Response:
+        act(call.store.runs, call.run)
+        call.note(past, call.run)
+        return empty(status)
+
+    return handle
 
 
-def stop(call: Call) -> Response:
-    call.store.runs.request_stop(call.run)
-    call.note("stopped", call.run)
-    return empty()
-
-
-def archive(call: Call) -> Response:
-    call.store.runs.archive(call.run)
-    call.note("archived", call.run)
-    return empty()
-
-
-def restore(call: Call) -> Response:
-    call.store.runs.restore(call.run)
-    call.note("restored", call.run)
-    return empty()
+delete = _action(Runs.delete, "deleted", 204)
+stop = _action(Runs.request_stop, "stopped")
+archive = _action(Runs.archive, "archived")
+restore = _action(Runs.restore, "restored")
 
 
 def reconcile(call: Call) -> Response:
@@ -132,33 +112,12 @@ def own_token(call: Call) -> TokenItem:
     return {"token": given.strip()}
 
 
-def restart(call: Call) -> Json:
-    return _cloned(call, "restart", "restarted")
-
-
-def resume(call: Call) -> Json:
-    return _cloned(call, "resume", "resumed")
-
-
-def copy(call: Call) -> Json:
-    return _cloned(call, "copy", "copied")
-
-
-def _cloned(call: Call, strategy: str, action: str) -> Json:
+def clone(strategy: str, past: str, call: Call) -> Json:
+    """`past`: the word of the action in the activity log."""
     new = run_creation.check_clone(call.project, call.user, call.run, strategy, call.body(bodies.Cloning), call.context)
     made = call.store.runs.insert(call.project, call.user, new)
-    call.note(action, made)
+    call.note(past, made)
     return _answer(call, made)
-
-
-def bookmark(call: Call) -> Response:
-    call.store.bookmarks.add(call.user, call.run)
-    return empty(201)
-
-
-def unbookmark(call: Call) -> Response:
-    call.store.bookmarks.remove(call.user, call.run)
-    return empty(204)
 
 
 def invalidate(call: Call) -> Response:
@@ -171,10 +130,9 @@ def heartbeat(call: Call) -> Response:
     return empty()
 
 
-def statuses(call: Call) -> Json:
-    limit, offset = window(call.request, STATUSES_PAGE)
-    count, rows = call.store.runs.statuses(call.run, limit=limit, offset=offset)
-    return envelope(call.request, count, [status_item(row, call.run) for row in rows], STATUSES_PAGE)
+def statuses(call: Call, shape: Callable[..., Any] = status_item) -> Json:
+    find = partial(call.store.runs.statuses, call.run)
+    return page(call.request, find, lambda row: shape(row, call.run), STATUSES_PAGE)
 
 
 def add_status(call: Call) -> Json:
@@ -209,7 +167,7 @@ def add_code_reference(call: Call) -> CodeReferenceItem:
     run = call.run
     if not given and run.code_id:  # clients outside of a git folder send nothing: the code stays
         return code_reference(call)
-    if run.is_managed and run.kind in (Kind.BUILD, Kind.NOTEBOOK) and "commit" in given:
+    if run.is_managed and TRAITS[run.kind].has_checkout and "commit" in given:
         given["commit"] = _own_commit(call.project, given["commit"], call.context)
     reference = call.store.projects.reference_code(call.project, given)
     call.store.runs.record(call.run, code_id=reference.id)
@@ -232,45 +190,8 @@ def _own_commit(project: Project, named: str, context: ApiContext) -> str:
     return found
 
 
-def _kind(call: Call) -> Kind:
-    kind = call.endpoint.kind
-    if kind is None:
-        raise RuntimeError(f"{call.endpoint.path} is not about a kind of run")
-    return kind
-
-
 def _answer(call: Call, run: Run) -> Json:
     return detail(run, call.project, call.user, call.context)
-
-
-def detail(run: Run, project: Project, user: User, context: ApiContext) -> Json:
-    """A run by itself, as `user` sees it."""
-    bookmarked = run.pk in context.store.bookmarks.of(user, [run])
-    return detail_item(run, bookmarked, _warnings(run), **_values_of_kind(run, project, context))
-
-
-def _values_of_kind(run: Run, project: Project, context: ApiContext) -> Json:
-    """The values of a detail that are not columns of the run."""
-    store = context.store
-    if run.kind is Kind.BUILD:
-        used_by = store.runs.dependents(run)
-        return {f"num_{kind.plural}": used_by.get(kind, 0) for kind in (Kind.JOB, Kind.EXPERIMENT)}
-    if run.kind is Kind.GROUP:
-        tensorboard = store.runs.server(project, Kind.TENSORBOARD, group=run)
-        known = {"best_experiment": results.best(store, run), **counts_of_group(store.groups.counts(run))}
-        return {**known, **server_keys(Kind.TENSORBOARD, tensorboard)}
-    outputs = context.outputs(run)
-    known = {"outputs_path": str(outputs) if outputs else None}
-    if run.kind is Kind.EXPERIMENT:
-        tensorboard = store.runs.server(project, Kind.TENSORBOARD, experiment=run)
-        known |= {"num_jobs": 1 if run.container_id else 0, **server_keys(Kind.TENSORBOARD, tensorboard)}
-    return known
-
-
-def _warnings(run: Run) -> list[str]:
-    if run.warnings is not None or not run.config:
-        return run.warnings or []
-    return run_creation.without_effect(run.specification)
 
 
 def _merged(old: object, new: object) -> object:
@@ -295,24 +216,22 @@ FILTERS = (
 _PAGE = FILTERS[2:]
 
 
-def listing(
-    kind: Kind, item: Any, listed: Callable[[Call], Json] | None = None, more: tuple[Query, ...] = ()
-) -> Endpoint:
-    """The list of a kind. `listed`: its own handler, with the further parameters `more`."""
-    path = f"/api/v1/{{user}}/{{project}}/{kind.plural}"
-    return Endpoint("GET", path, listed or index, f"List {kind.plural}", answer=item, many=True, query=FILTERS + more)
+def listing(kind: Kind, handler: Callable[[Call], Json] = index, more: tuple[Query, ...] = ()) -> Endpoint:
+    """The list of a kind. `more`: the parameters of its own `handler`."""
+    item, query = SHAPES[kind].item, FILTERS + more
+    return Endpoint("GET", runs_path(kind), handler, f"List {kind.plural}", answer=item, many=True, query=query)
 
 
-def creation(kind: Kind, detail: Any) -> Endpoint:
-    path = f"/api/v1/{{user}}/{{project}}/{kind.plural}"
-    return Endpoint("POST", path, create, f"Create a {kind}", Access.WRITE, bodies.NewRunBody, detail, status=201)
+def creation(kind: Kind) -> Endpoint:
+    about, body, answer = f"Create a {kind}", bodies.NewRunBody, SHAPES[kind].detail
+    return Endpoint("POST", runs_path(kind), create, about, Access.WRITE, body, answer, status=201)
 
 
-def common(kind: Kind, detail: Any, line: Any = StatusItem) -> list[Endpoint]:
-    """The endpoints of every kind. `line`: the shape of an entry of its history."""
-    one = f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}"
+def common(kind: Kind) -> list[Endpoint]:
+    """The endpoints of every kind."""
+    one, detail, entry = run_path(kind), SHAPES[kind].detail, SHAPES[kind].status
     history = f"{one}/statuses"
-    told = f"Report a status of a {kind}"
+    about = f"Report a status of a {kind}"
     return [
         Endpoint("GET", one, show, f"Get a {kind}", answer=detail),
         Endpoint("PATCH", one, update, f"Change a {kind}", Access.TRACK, bodies.ChangedRun, detail),
@@ -320,68 +239,51 @@ def common(kind: Kind, detail: Any, line: Any = StatusItem) -> list[Endpoint]:
         Endpoint("DELETE", one, delete, f"Stop and delete a {kind}", Access.WRITE, status=204),
         Endpoint("POST", f"{one}/archive", archive, f"Archive a {kind}", Access.WRITE),
         Endpoint("POST", f"{one}/restore", restore, f"Restore an archived {kind}", Access.WRITE, finds_archived=True),
-        Endpoint("GET", history, statuses, f"The history of a {kind}", answer=line, many=True, query=_PAGE),
-        Endpoint("POST", history, add_status, told, Access.TRACK, bodies.NewStatus, line, status=201),
-        Endpoint("GET", f"{history}/{{uuid}}", status, "An entry of the history", answer=line),
-        Endpoint("POST", f"{one}/bookmark", bookmark, f"Bookmark a {kind}", status=201),
-        Endpoint("DELETE", f"{one}/unbookmark", unbookmark, f"Remove the bookmark of a {kind}", status=204),
+        Endpoint("GET", history, statuses, f"The history of a {kind}", answer=entry, many=True, query=_PAGE),
+        Endpoint("POST", history, add_status, about, Access.TRACK, bodies.NewStatus, entry, status=201),
+        Endpoint("GET", f"{history}/{{uuid}}", status, "An entry of the history", answer=entry),
+        *bookmarks.of_path(one, f"a {kind}"),
     ]
 
 
 def carried_out(kind: Kind) -> list[Endpoint]:
     """The further endpoints of the kinds that run in containers: all but groups."""
-    one = f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}"
-    code, told = f"{one}/coderef", f"Report the code of a {kind}"
+    one = run_path(kind)
+    code, about, own_token = f"{one}/coderef", f"Report the code of a {kind}", "A token for the run itself"
     body, answer = bodies.NewCodeReference, CodeReferenceItem
     return [
         Endpoint("POST", f"{one}/stop", stop, f"Stop a {kind}", Access.WRITE),
         Endpoint("GET", code, code_reference, f"The code of a {kind}", answer=answer),
-        Endpoint("POST", code, add_code_reference, told, Access.TRACK, body, answer, status=201),
+        Endpoint("POST", code, add_code_reference, about, Access.TRACK, body, answer, status=201),
         Endpoint("POST", f"{one}/_heartbeat", heartbeat, f"Report that a {kind} is alive", Access.TRACK),
         Endpoint("POST", f"{one}/_reconcile", reconcile, "Report a status again", Access.TRACK, bodies.NewStatus),
-        Endpoint(
-            "POST", f"{one}/impersonatetoken", token, "A token for the run itself", Access.TRACK, answer=TokenItem
-        ),
+        Endpoint("POST", f"{one}/impersonatetoken", token, own_token, Access.TRACK, answer=TokenItem),
     ]
 
 
-def cloning(kind: Kind, detail: Any) -> list[Endpoint]:
-    one = f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}"
-    abouts = {
-        "restart": (restart, "from the start, with outputs of its own"),
-        "resume": (resume, "in the outputs of the original"),
-        "copy": (copy, "with a copy of its outputs"),
-    }
+def cloning(kind: Kind) -> list[Endpoint]:
+    one, body, answer = run_path(kind), bodies.Cloning, SHAPES[kind].detail
     return [
-        Endpoint(
-            "POST",
-            f"{one}/{word}",
-            handler,
-            f"Run a {kind} again {how}",
-            Access.WRITE,
-            bodies.Cloning,
-            detail,
-            status=201,
+        Endpoint("POST", f"{one}/{word}", partial(clone, word, past), about, Access.WRITE, body, answer, status=201)
+        for word, past, about in (
+            ("restart", "restarted", f"Run a {kind} again from the start, with outputs of its own"),
+            ("resume", "resumed", f"Run a {kind} again in the outputs of the original"),
+            ("copy", "copied", f"Run a {kind} again with a copy of its outputs"),
         )
-        for word, (handler, how) in abouts.items()
     ]
 
+
+_INVALIDATE = f"{run_path(Kind.BUILD)}/invalidate"
 
 ENDPOINTS = [
-    listing(Kind.BUILD, BuildItem),
-    creation(Kind.BUILD, BuildDetail),
-    *common(Kind.BUILD, BuildDetail),
+    listing(Kind.BUILD),
+    creation(Kind.BUILD),
+    *common(Kind.BUILD),
     *carried_out(Kind.BUILD),
-    Endpoint(
-        "POST",
-        "/api/v1/{user}/{project}/builds/{id:id}/invalidate",
-        invalidate,
-        "Stop using a build for new runs",
-        Access.WRITE,
-    ),
-    listing(Kind.JOB, JobItem),
-    creation(Kind.JOB, JobDetail),
-    *common(Kind.JOB, JobDetail),
+    Endpoint("POST", _INVALIDATE, invalidate, "Stop using a build for new runs", Access.WRITE),
+    listing(Kind.JOB),
+    creation(Kind.JOB),
+    *common(Kind.JOB),
     *carried_out(Kind.JOB),
-    *cloning(Kind.JOB, JobDetail),
+    *cloning(Kind.JOB),
 ]

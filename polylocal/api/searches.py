@@ -5,8 +5,9 @@ from functools import partial
 from starlette.responses import Response
 
 from polylocal.api import bodies
-from polylocal.api.endpoint import Access, Call, Endpoint, empty
-from polylocal.api.paging import envelope, window
+from polylocal.api.endpoint import Access, Call, Endpoint, empty, run_path
+from polylocal.api.kinds import kinds_with
+from polylocal.api.paging import page
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.base import shaped
 from polylocal.api.shapes.experiments import ChartViewItem
@@ -14,17 +15,15 @@ from polylocal.api.shapes.platform import ActivityItem, SearchItem, activity_ite
 from polylocal.statuses import POLYAXON_KINDS, Kind
 
 _PAGE = 300_000  # clients ask for all of them at once
+_search_item, _chart_item = partial(shaped, SearchItem), partial(shaped, ChartViewItem)
 
 
 def searches(kind: Kind, call: Call) -> Json:
-    limit, offset = window(call.request, _PAGE)
-    count, found = call.store.searches.page(call.user, call.project, kind, limit=limit, offset=offset)
-    return envelope(call.request, count, [shaped(SearchItem, item) for item in found], _PAGE)
+    return page(call.request, partial(call.store.searches.page, call.user, call.project, kind), _search_item, _PAGE)
 
 
 def add_search(kind: Kind, call: Call) -> SearchItem:
-    values = call.body(bodies.NewSearch).given()
-    return shaped(SearchItem, call.store.searches.add(call.user, call.project, kind, values))
+    return _search_item(call.store.searches.add(call.user, call.project, kind, call.body(bodies.NewSearch).given()))
 
 
 def delete_search(kind: Kind, call: Call) -> Response:
@@ -33,23 +32,21 @@ def delete_search(kind: Kind, call: Call) -> Response:
 
 
 def chart_views(call: Call) -> Json:
-    limit, offset = window(call.request, _PAGE)
-    count, found = call.store.chart_views.page(call.run, limit=limit, offset=offset)
-    return envelope(call.request, count, [shaped(ChartViewItem, item) for item in found], _PAGE)
+    return page(call.request, partial(call.store.chart_views.page, call.run), _chart_item, _PAGE)
 
 
 def add_chart_view(call: Call) -> ChartViewItem:
-    return shaped(ChartViewItem, call.store.chart_views.add(call.run, call.body(bodies.NewChartView).given()))
+    return _chart_item(call.store.chart_views.add(call.run, call.body(bodies.NewChartView).given()))
 
 
 def chart_view(call: Call) -> ChartViewItem:
-    return shaped(ChartViewItem, call.store.chart_views.get(call.run, call.number("cid")))
+    return _chart_item(call.store.chart_views.get(call.run, call.number("cid")))
 
 
 def update_chart_view(call: Call) -> ChartViewItem:
     given = call.body(bodies.ChangedChartView).given()
     values = {name: value for name, value in given.items() if value is not None or name != "charts"}
-    return shaped(ChartViewItem, call.store.chart_views.update(call.run, call.number("cid"), values))
+    return _chart_item(call.store.chart_views.update(call.run, call.number("cid"), values))
 
 
 def replace_chart_view(call: Call) -> ChartViewItem:
@@ -65,38 +62,31 @@ def delete_chart_view(call: Call) -> Response:
 
 def activity(call: Call) -> Json:
     """The actions in all projects that the caller may read."""
-    limit, offset = window(call.request)
-    count, found = call.store.activities.page(None, call.user, limit=limit, offset=offset)
-    return envelope(call.request, count, [activity_item(item) for item in found])
+    return page(call.request, partial(call.store.activities.page, None, call.user), activity_item)
 
 
 def project_activity(call: Call) -> Json:
-    limit, offset = window(call.request)
-    count, found = call.store.activities.page(call.project, call.user, limit=limit, offset=offset)
-    return envelope(call.request, count, [activity_item(item) for item in found])
+    return page(call.request, partial(call.store.activities.page, call.project, call.user), activity_item)
 
 
 def history(call: Call) -> Json:
     """The projects and runs that the caller viewed."""
-    limit, offset = window(call.request)
-    count, found = call.store.activities.views(call.user, limit=limit, offset=offset)
-    return envelope(call.request, count, [activity_item(item) for item in found])
+    return page(call.request, partial(call.store.activities.views, call.user), activity_item)
 
 
 def _of_searches(kind: Kind) -> list[Endpoint]:
     path = f"/api/v1/searches/{{user}}/{{project}}/{kind.plural}"
-    listed, added, gone = partial(searches, kind), partial(add_search, kind), partial(delete_search, kind)
+    find, save, delete = partial(searches, kind), partial(add_search, kind), partial(delete_search, kind)
     return [
-        Endpoint("GET", path, listed, f"The caller's saved searches of {kind.plural}", answer=SearchItem, many=True),
-        Endpoint("POST", path, added, "Save a search", body=bodies.NewSearch, answer=SearchItem, status=201),
-        Endpoint("DELETE", f"{path}/{{sid:id}}", gone, "Delete a search", status=204),
+        Endpoint("GET", path, find, f"The caller's saved searches of {kind.plural}", answer=SearchItem, many=True),
+        Endpoint("POST", path, save, "Save a search", body=bodies.NewSearch, answer=SearchItem, status=201),
+        Endpoint("DELETE", f"{path}/{{sid:id}}", delete, "Delete a search", status=204),
     ]
 
 
 def _of_charts(kind: Kind) -> list[Endpoint]:
-    path = f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}/chartviews"
-    one, new, changed = f"{path}/{{cid:id}}", bodies.NewChartView, bodies.ChangedChartView
-    item = ChartViewItem
+    path = f"{run_path(kind)}/chartviews"
+    one, new, changed, item = f"{path}/{{cid:id}}", bodies.NewChartView, bodies.ChangedChartView, ChartViewItem
     return [
         Endpoint("GET", path, chart_views, f"The chart views of a {kind}", answer=item, many=True),
         Endpoint("POST", path, add_chart_view, "Save a chart view", Access.WRITE, new, item, status=201),
@@ -107,17 +97,13 @@ def _of_charts(kind: Kind) -> list[Endpoint]:
     ]
 
 
+_LOG = "/api/v1/activitylogs"
+_log = partial(Endpoint, "GET", answer=ActivityItem, many=True)
+
 ENDPOINTS = [
     *(endpoint for kind in POLYAXON_KINDS for endpoint in _of_searches(kind)),
-    *(endpoint for kind in (Kind.EXPERIMENT, Kind.GROUP) for endpoint in _of_charts(kind)),
-    Endpoint("GET", "/api/v1/activitylogs", activity, "The activity log", Access.USER, answer=ActivityItem, many=True),
-    Endpoint(
-        "GET",
-        "/api/v1/activitylogs/{user}/{project}",
-        project_activity,
-        "The activity log of a project",
-        answer=ActivityItem,
-        many=True,
-    ),
-    Endpoint("GET", "/api/v1/historylogs", history, "Views of the caller", Access.USER, answer=ActivityItem, many=True),
+    *(endpoint for kind in kinds_with("has_charts") for endpoint in _of_charts(kind)),
+    _log(_LOG, activity, "The activity log", Access.USER),
+    _log(f"{_LOG}/{{user}}/{{project}}", project_activity, "The activity log of a project"),
+    _log("/api/v1/historylogs", history, "Views of the caller", Access.USER),
 ]

@@ -5,7 +5,7 @@ A client that is refused at the handshake shows no reason, so every refusal is a
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,14 @@ from polylocal.api import access
 from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Call, Endpoint
 from polylocal.api.kernel import long_responses
+from polylocal.api.kinds import TRAITS, kinds_with
 from polylocal.api.logs import Plain, follow, only_grew
 from polylocal.api.shapes.streams import resources_frame
 from polylocal.engine.containers import Usage
 from polylocal.engine.machine import Gpu
 from polylocal.errors import EngineUnreachable, NotAllowed, NotAuthenticated, NotFound, PolylocalError
 from polylocal.files import logs
-from polylocal.statuses import Kind, Status, is_done
+from polylocal.statuses import Status, is_done
 from polylocal.store.rows import Run
 from polylocal.store.users import Credentials, Users
 
@@ -66,7 +67,7 @@ async def send_logs(client: Follower) -> None:
     if is_done(run.status):
         await client.refuse(_not_running(run))
         return
-    path, feed = client.call.context.log(run), client.call.context.feed
+    path, feed = client.call.context.log_path(run), client.call.context.feed
     last = await _send_statuses(client, path)
     source = Plain(path) if client.is_old else logs.Stamped(path)
     sent = False
@@ -92,7 +93,7 @@ async def _send_statuses(client: Follower, log: Path) -> str:
                 if not is_done(row.status) and row.status not in _STARTED:
                     await client.send({"status": row.status, "log_lines": None})
             # a build writes a log already while it fetches code and images
-            if is_done(last) or last in _STARTED or (run.kind == Kind.BUILD and last == Status.BUILDING):
+            if is_done(last) or last in _STARTED or (TRAITS[run.kind].makes_image and last == Status.BUILDING):
                 return last
             while await only_grew(wakeup):
                 continue
@@ -136,7 +137,7 @@ async def _send_lines(client: Follower, lines: list[str]) -> None:
         return
     run = client.run
     about: Json = {"job_uuid": run.uuid}
-    if run.kind == Kind.EXPERIMENT:
+    if TRAITS[run.kind].is_tracked:
         about |= {"experiment_uuid": run.uuid, "status": Status.RUNNING, "task_type": "master", "task_idx": 0}
     for start in range(0, len(lines), _LINES_A_FRAME):
         await client.send({**about, "log_lines": lines[start : start + _LINES_A_FRAME]})
@@ -181,8 +182,7 @@ def _has_gpus(run: Run) -> bool:
 
 
 def _not_running(run: Run) -> str:
-    name = "Experiment" if run.kind == Kind.EXPERIMENT else "Job"
-    return f"{name} is not running, current status: {run.status}"
+    return f"{TRAITS[run.kind].noun} is not running, current status: {run.status}"
 
 
 def routes(context: ApiContext) -> list[BaseRoute]:
@@ -200,7 +200,7 @@ def _accepting(endpoint: Endpoint, context: ApiContext, handler: Handler, *, is_
             async with context.quotas.work.of(socket):
                 await run_in_threadpool(_admit, client.call)
         except (NotAuthenticated, NotAllowed, NotFound) as error:
-            missing = "Experiment was not found" if endpoint.kind is Kind.EXPERIMENT else "Job was not found"
+            missing = f"{TRAITS[client.call.kind].noun} was not found"
             await client.refuse(missing if isinstance(error, NotFound) else str(error))
         except HTTPException as error:  # the user's quota is used up
             await client.refuse(error.detail)
@@ -252,24 +252,19 @@ async def _until_gone(socket: WebSocket, work: Awaitable[None], over: asyncio.Ev
             raise result
 
 
-def _table() -> list[tuple[Endpoint, Handler]]:
-    rows: list[tuple[Endpoint, Handler]] = []
-    for kind in (Kind.JOB, Kind.BUILD, Kind.EXPERIMENT, Kind.NOTEBOOK, Kind.TENSORBOARD):
+def _table() -> Iterator[tuple[Endpoint, Handler]]:
+    for kind in kinds_with("is_carried_out"):
         one = f"/{{user}}/{{project}}/{kind.plural}/{{id:id}}"
-        tasks = [one, f"{one}/jobs/{{jid:id}}"] if kind is Kind.EXPERIMENT else [one]
-        for task in tasks:
+        for task in [one, f"{one}/jobs/{{jid:id}}"] if TRAITS[kind].is_tracked else [one]:
             for path in (f"/ws/v1{task}/logs", f"/api/v1{task}/logs/stream", f"/ws/v1{task}/logs/stream"):
-                about = f"Follow the log of a {kind}"
-                rows.append((Endpoint("WS", path, _no_request, about), send_logs))
+                yield Endpoint("WS", path, _no_request, f"Follow the log of a {kind}"), send_logs
             for path in (f"/ws/v1{task}/resources", f"/api/v1{task}/resources"):
-                about = f"Follow the use of resources by a {kind}"
-                rows.append((Endpoint("WS", path, _no_request, about), send_resources))
-    return rows
+                yield Endpoint("WS", path, _no_request, f"Follow the use of resources by a {kind}"), send_resources
 
 
 def _no_request(call: Call) -> None:
     raise NotFound("This is a websocket.")
 
 
-_TABLE = _table()
+_TABLE = list(_table())
 ENDPOINTS = [endpoint for endpoint, _ in _TABLE]  # for the record

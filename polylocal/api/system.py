@@ -1,27 +1,27 @@
 """Versions of the daemon, and runs over all projects for the command line."""
 
-from collections.abc import Sequence
+from functools import partial
 
 from starlette.responses import Response
 
 from polylocal import __version__
 from polylocal.api import rights
-from polylocal.api import runs as all_runs
 from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, refuse
 from polylocal.api.paging import envelope, number, window
+from polylocal.api.run_objects import items, table_rows
+from polylocal.api.runs import FILTERS
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.platform import LogHandlerItem, VersionsItem
-from polylocal.api.shapes.runs import RunItem, item, run_item
-from polylocal.api.waiting import waits_for
+from polylocal.api.shapes.runs import RunItem
 from polylocal.errors import NotAllowed, NotFound
 from polylocal.statuses import POLYAXON_KINDS, Kind
-from polylocal.store import queries
+from polylocal.store import Store, queries
 from polylocal.store.rows import Project, Run, User
 
 # the original clients compare their versions with these; 0.6.1 is the newest client that exists
 CLIENT_VERSIONS: VersionsItem = {"latest_version": "0.6.1", "min_version": "0.0.5"}
-_MOST = 1000
+_MAX_RUNS = 1000
 
 
 def versions(call: Call) -> VersionsItem:
@@ -48,14 +48,14 @@ def runs(call: Call) -> Json:
     if kind and kind not in set(Kind):
         raise refuse(f"There is no kind `{kind}` of run; the kinds are {', '.join(Kind)}.")
     limit = number(call.query("limit") or "20")
-    if not limit or limit > _MOST:
-        raise refuse(f"`limit` is a number from 1 to {_MOST}.")
+    if not limit or limit > _MAX_RUNS:
+        raise refuse(f"`limit` is a number from 1 to {_MAX_RUNS}.")
     if named := call.query("project"):
-        return _of_project(call, _project(call, named), Kind(kind) if kind else None)
+        return _of_project(call, _find_project(named, call.user, call.store), Kind(kind) if kind else None)
     if call.query("query") or call.query("sort"):
         raise refuse("`query` and `sort` need the `project` whose runs are meant: `user/name`.")
     found = call.store.runs.latest(call.user, kind=kind, is_open=call.flag("open"), limit=limit)
-    return {"count": len(found), "next": None, "previous": None, "results": items(found, call.user, call.context)}
+    return {"count": len(found), "next": None, "previous": None, "results": table_rows(found, call.user, call.context)}
 
 
 def _of_project(call: Call, project: Project, kind: Kind | None) -> Json:
@@ -66,67 +66,60 @@ def _of_project(call: Call, project: Project, kind: Kind | None) -> Json:
     count, found = call.store.runs.page(
         project, kind, query=query, sort=sort, limit=limit, offset=offset, only_open=call.flag("open")
     )
-    marked = call.store.bookmarks.of(call.user, found)
-    known = {run.pk: item(run, run.pk in marked) for run in found if run.kind in POLYAXON_KINDS}
-    listed = zip(found, items(found, call.user, call.context), strict=True)
-    return envelope(call.request, count, [{**known.get(run.pk, {}), **about} for run, about in listed])
+    return envelope(call.request, count, _rows_with_items(found, call.user, call.context))
 
 
-def _project(call: Call, named: str) -> Project:
-    """A project by `user/name` or `user.name`, if the caller may read it. Raises NotFound, NotAllowed."""
+def _rows_with_items(found: list[Run], user: User, context: ApiContext) -> list[Json]:
+    listed = [run for run in found if run.kind in POLYAXON_KINDS]
+    known = {run.pk: item for run, item in zip(listed, items(listed, user, context.store), strict=True)}
+    rows = zip(found, table_rows(found, user, context), strict=True)
+    return [{**known.get(run.pk, {}), **row} for run, row in rows]
+
+
+def _find_project(named: str, user: User, store: Store) -> Project:
+    """A project by `user/name` or `user.name`, if the user may read it. Raises NotFound, NotAllowed."""
     owner, _, name = named.rpartition("/" if "/" in named else ".")
-    project = call.store.projects.get(owner, name)
-    _check_readable(call, project)
-    return project
+    return _check_readable(store.projects.get(owner, name), user)
 
 
-def _check_readable(call: Call, project: Project) -> None:
-    if not rights.may_read(call.user, project):
+def _check_readable(project: Project, user: User) -> Project:
+    if not rights.may_read(user, project):
         raise NotAllowed
+    return project
 
 
 def run(call: Call) -> RunItem:
     """A run by kind and number alone."""
-    return items([find(call)], call.user, call.context)[0]
+    found = find(call.parameter("kind"), call.number("id"), call.user, call.store)
+    return table_rows([found], call.user, call.context)[0]
 
 
-def find(call: Call) -> Run:
-    """The run of the path, if the caller may read its project. Raises NotFound, NotAllowed."""
-    if call.parameter("kind") not in set(Kind):
+def find(kind: str, run_id: int, user: User, store: Store) -> Run:
+    """A run of any project that the user may read. Raises NotFound, NotAllowed."""
+    if kind not in set(Kind):
         raise NotFound
-    found = call.store.runs.find(Kind(call.parameter("kind")), call.number("id"))
-    _check_readable(call, call.store.projects.by_id(found.project_id))
+    found = store.runs.find(Kind(kind), run_id)
+    _check_readable(store.projects.by_id(found.project_id), user)
     return found
 
 
-def items(found: Sequence[Run], user: User, context: ApiContext) -> list[RunItem]:
-    """Rows of a table of runs, for `user`."""
-    messages = context.store.runs.newest_messages(found)
-    reasons = waits_for(context, user, found)
-    return [run_item(run, messages.get(run.pk), reasons.get(run.pk)) for run in found]
-
+_RUNS = "/polylocal/v1/runs"
+_RUNS_ABOUT = "The last changed runs of all projects, or of one"
+_QUERY = (
+    Query("kind", "only this kind"),
+    Query("open", "true: only what is not done"),
+    Query("project", "`user/name`: the runs of this project, with `query`, `sort` and `offset`"),
+    *FILTERS,
+)
+_versions = partial(Endpoint, "GET", access=Access.ANYONE, answer=VersionsItem)
 
 ENDPOINTS = [
-    Endpoint("GET", "/api/v1/versions/cli", versions, "Versions for the client", Access.ANYONE, answer=VersionsItem),
-    Endpoint("GET", "/api/v1/versions/platform", versions, "Versions", Access.ANYONE, answer=VersionsItem),
-    Endpoint("GET", "/api/v1/versions/lib", versions, "Versions", Access.ANYONE, answer=VersionsItem),
+    _versions("/api/v1/versions/cli", versions, "Versions for the client"),
+    _versions("/api/v1/versions/platform", versions, "Versions"),
+    _versions("/api/v1/versions/lib", versions, "Versions"),
     Endpoint("GET", "/api/v1/versions/chart", chart_version, "Version", Access.ANYONE, answer=Json),
     Endpoint("GET", "/api/v1/log_handler", log_handler, "Where clients report", Access.ANYONE, answer=LogHandlerItem),
     Endpoint("GET", "/api/v1", logged_out, "Nothing: for clients that are not logged in", Access.USER),
-    Endpoint(
-        "GET",
-        "/polylocal/v1/runs",
-        runs,
-        "The last changed runs of all projects, or of one",
-        Access.USER,
-        answer=RunItem,
-        many=True,
-        query=(
-            Query("kind", "only this kind"),
-            Query("open", "true: only what is not done"),
-            Query("project", "`user/name`: the runs of this project, with `query`, `sort` and `offset`"),
-            *all_runs.FILTERS,
-        ),
-    ),
-    Endpoint("GET", "/polylocal/v1/runs/{kind}/{id:id}", run, "Find a run", Access.USER, answer=RunItem),
+    Endpoint("GET", _RUNS, runs, _RUNS_ABOUT, Access.USER, answer=RunItem, many=True, query=_QUERY),
+    Endpoint("GET", f"{_RUNS}/{{kind}}/{{id:id}}", run, "Find a run", Access.USER, answer=RunItem),
 ]

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from functools import partial
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -13,6 +14,7 @@ from polylocal.api.sessions import ONE_ORIGIN, SESSION, end_session, give_sessio
 from polylocal.api.shapes.platform import TokenItem, UserItem, user_item
 from polylocal.errors import InvalidInput, NotAllowed, NotAuthenticated
 from polylocal.files.folders import remove_tree
+from polylocal.paths import Home
 from polylocal.store.rows import User
 from polylocal.store.users import personal_platform
 
@@ -103,13 +105,13 @@ def delete(call: Call) -> Response:
     user = _named(call)
     with call.context.secret_store.forgetting(user.username):
         call.store.users.delete(user)
-    _remove_published(call, user)
+    _remove_published(user, call.context.home)
     return empty(204)
 
 
-def _remove_published(call: Call, user: User) -> None:
+def _remove_published(user: User, home: Home) -> None:
     """Empty the user's platform: a later user of this name has a platform of the same name."""
-    folder = call.context.home.downloads / personal_platform(user.username)
+    folder = home.downloads / personal_platform(user.username)
     try:
         remove_tree(folder)
     except OSError as error:
@@ -142,39 +144,20 @@ def _named(call: Call) -> User:
     return call.store.users.get(call.parameter("username"))
 
 
+_SESSION, _LOGOUT = "/polylocal/v1/session", "/api/v1/users/logout"
+_anyone, _admin = partial(Endpoint, access=Access.ANYONE), partial(Endpoint, access=Access.ADMIN)
+_open = partial(_anyone, "POST", status=303)
+
 ENDPOINTS = [
-    Endpoint("POST", "/api/v1/users/token", login, "Log in by password", Access.ANYONE, bodies.Login, TokenItem),
+    _anyone("POST", "/api/v1/users/token", login, "Log in by password", body=bodies.Login, answer=TokenItem),
     Endpoint("GET", "/api/v1/users", whoami, "The caller", Access.USER, answer=UserItem),
-    Endpoint(
-        "GET",
-        "/api/v1/users/logout",
-        log_out_by_get,
-        "End the browser's session, by a program with a token",
-        Access.ANYONE,
-    ),
-    Endpoint("POST", "/api/v1/users/logout", logout, "End the browser's session", Access.ANYONE),
+    _anyone("GET", _LOGOUT, log_out_by_get, "End the browser's session, by a program with a token"),
+    _anyone("POST", _LOGOUT, logout, "End the browser's session"),
     Endpoint("POST", "/api/v1/users/session/refresh", refresh_session, "Open a session in the browser", Access.USER),
-    Endpoint("POST", "/api/v1/users/activate/{username}", activate, "Activate a user", Access.ADMIN),
-    Endpoint("DELETE", "/api/v1/users/delete/{username}", delete, "Delete a user", Access.ADMIN, status=204),
-    Endpoint("POST", "/api/v1/superusers/grant/{username}", grant, "Make a user an admin", Access.ADMIN),
-    Endpoint("POST", "/api/v1/superusers/revoke/{username}", revoke, "Make an admin a user", Access.ADMIN),
-    Endpoint(
-        "POST",
-        "/polylocal/v1/session",
-        open_session,
-        "Open a session by a token",
-        Access.ANYONE,
-        bodies.NewSession,
-        status=303,
-        refusal="text/html",
-    ),
-    Endpoint(
-        "POST",
-        "/polylocal/v1/session/one-origin",
-        share_origin,
-        "Open a page on the API's own origin",
-        Access.ANYONE,
-        bodies.OneOrigin,
-        status=303,
-    ),
+    _admin("POST", "/api/v1/users/activate/{username}", activate, "Activate a user"),
+    _admin("DELETE", "/api/v1/users/delete/{username}", delete, "Delete a user", status=204),
+    _admin("POST", "/api/v1/superusers/grant/{username}", grant, "Make a user an admin"),
+    _admin("POST", "/api/v1/superusers/revoke/{username}", revoke, "Make an admin a user"),
+    _open(_SESSION, open_session, "Open a session by a token", body=bodies.NewSession, refusal="text/html"),
+    _open(f"{_SESSION}/one-origin", share_origin, "Open a page on the API's own origin", body=bodies.OneOrigin),
 ]

@@ -111,7 +111,7 @@ def ls(
             envvar="POLYLOCAL_PROJECT",
         ),
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="List only this kind: job, build, experiment, group …")] = None,
+    kind: Annotated[str | None, typer.Option(help=f"List only this kind: {', '.join(Kind)}.")] = None,
     unfinished: Annotated[bool, typer.Option("--open", help="List only unfinished runs.")] = False,
     query: Annotated[
         str | None,

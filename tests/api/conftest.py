@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 import uvicorn
+from api_support import api_context
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 from support import build as build_file
@@ -26,7 +27,6 @@ from polylocal.api.api_context import ApiContext
 from polylocal.api.app import FromContainers, build
 from polylocal.api.endpoint import Endpoint
 from polylocal.engine.machine import Gpu, Machine
-from polylocal.installation import Installation
 from polylocal.settings import Settings, load
 from polylocal.statuses import POLYAXON_KINDS, Kind, Status
 from polylocal.store import NewRun, Store
@@ -130,7 +130,7 @@ def _document() -> Json:
 
 @pytest.fixture
 def context(settings: Settings, store: Store) -> ApiContext:
-    return ApiContext(Installation(settings, store), machine=lambda: MACHINE)
+    return api_context(settings, store, machine=lambda: MACHINE)
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     """One application for all examples of a property test. `restore` creates deleted objects again."""
     home = tmp_path_factory.mktemp("home")
     store = Store(home / "polylocal.db")
-    context = ApiContext(Installation(load(home=home), store))
+    context = api_context(load(home=home), store)
     root = store.users.add("root", is_superuser=True)
     with InProcess(build(context)) as http:
         caller = Caller(http, store.users.new_token(root))
@@ -258,7 +258,7 @@ def restore(caller: Caller) -> None:
     for run in one_of_each(store, project, root).values():
         with store.database.write() as db:
             db.execute("update runs set is_managed = 0")
-        write(context.log(run), "hello\n")
+        write(context.log_path(run), "hello\n")
         if run.outputs:
             write(context.home.root / run.outputs / "model.txt", "weights")
 

@@ -103,7 +103,7 @@ def test_data_of_a_run_is_restored_with_it(
     store.runs.transition(run, Status.RUNNING, recorded={"container_id": "c"})
     store.metrics.add(run, [({"loss": 1.0}, None)])
     store.runs.transition(run, Status.SUCCEEDED)
-    write(context.log(run), "hello\n")
+    write(context.log_path(run), "hello\n")
     write(context.home.root / str(run.outputs) / "model.txt", "weights")
     api.post(f"{one}/bookmark/")
     paths = [f"{one}/{word}/" for word in ("statuses", "metrics", "jobs", "logs", "outputs/tree", "chartviews")]

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
+from api_support import api_context
 from support import job
 
 from polylocal.api import body_parsing
 from polylocal.api.api_context import ApiContext
-from polylocal.installation import Installation
 from polylocal.settings import load
 from polylocal.store.rows import Project, Run
 
@@ -559,7 +559,7 @@ def test_data_folders_must_be_known(serving: Any, settings: Any, store: Any, api
     assert "no data folder `images`" in answer.json()["config"][0]
     write(tmp_path / "images" / "a.png", b"x")
     known = load(home=settings.home, data={"images": tmp_path / "images"})
-    elsewhere = Caller(serving(ApiContext(Installation(known, store))), api.token)
+    elsewhere = Caller(serving(api_context(known, store)), api.token)
     assert elsewhere.post(f"{P}/jobs/", {"config": config}).status_code == 201
 
 

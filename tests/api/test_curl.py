@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from api_support import api_context
 from support import job
 
 from polylocal.api.api_context import ApiContext
-from polylocal.installation import Installation
 from polylocal.settings import load
 from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
@@ -96,7 +96,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ApiC
     """One real socket for all commands: (URL, API context)."""
     home = tmp_path_factory.mktemp("home")
     store = Store(home / "polylocal.db")
-    context = ApiContext(Installation(load(home=home), store))
+    context = api_context(load(home=home), store)
     with on_loopback(context) as url:
         yield url, context
     store.close()
@@ -138,7 +138,7 @@ def runs(store: Store, project: Project, root: User, context: ApiContext) -> dic
     build = store.runs.insert(project, root, NewRun(Kind.BUILD, config={"version": 1, "kind": "build", "build": {}}))
     made = store.runs.insert(project, root, NewRun(Kind.JOB, config=job(), build_pk=build.pk))
     for run in (build, made):
-        write(context.log(run), "hello\nworld\n")
+        write(context.log_path(run), "hello\nworld\n")
         store.bookmarks.add(root, run)
     store.bookmarks.add(root, project)
     write(context.home.root / str(made.outputs) / "model.txt", "weights")

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from api_support import api_context
 from support import build, job
 
 from polylocal.api.api_context import ApiContext
-from polylocal.installation import Installation
 from polylocal.settings import load
 from polylocal.store import Store
 
@@ -24,7 +24,7 @@ def with_data(serving: Any, context: ApiContext, store: Store, api: Caller, tmp_
 
     def start(**folders: Any) -> Caller:
         settings = load(home=context.settings.home, data=folders)
-        return Caller(serving(ApiContext(Installation(settings, store))), api.token)
+        return Caller(serving(api_context(settings, store)), api.token)
 
     return start
 

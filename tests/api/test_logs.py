@@ -32,7 +32,7 @@ WAKE_S = 0.5  # woken followers need far less time, and others poll once a secon
 
 def test_the_bytes_of_a_log(api: Caller, a_job: Run, context: ApiContext) -> None:
     data = b"hello\r\n\x1b[31mred\x1b[0m\n\xff\xfe not text\n\0 no end of line"
-    write(context.log(a_job), data)
+    write(context.log_path(a_job), data)
     for path in (LOGS, f"{LOGS}/", f"{LOGS}?timestamps=false&follow=false"):
         answer = api.get(path)
         assert (answer.status_code, answer.content) == (200, data)
@@ -42,7 +42,7 @@ def test_the_bytes_of_a_log(api: Caller, a_job: Run, context: ApiContext) -> Non
 
 
 def test_an_empty_log(api: Caller, a_job: Run, context: ApiContext) -> None:
-    write(context.log(a_job), b"")
+    write(context.log_path(a_job), b"")
     assert (api.get(LOGS).status_code, api.get(LOGS).content) == (200, b"")
 
 
@@ -55,7 +55,7 @@ def test_without_a_log(api: Caller, a_job: Run, context: ApiContext) -> None:
 
 def test_timestamps(api: Caller, a_job: Run, context: ApiContext) -> None:
     moment = 1_534_718_422_000_000  # microseconds
-    with LogWriter(context.log(a_job)) as writer:
+    with LogWriter(context.log_path(a_job)) as writer:
         writer.append(b"one\ntw", STDOUT, moment)
         writer.append(b"o\n\n", STDERR, moment + 5_000_000)
         writer.append(b"no end", STDOUT, moment + 65_000_000)
@@ -71,7 +71,7 @@ def test_timestamps(api: Caller, a_job: Run, context: ApiContext) -> None:
 def test_a_log_that_grows_while_it_is_sent(live: str, api: Caller, a_job: Run, context: ApiContext) -> None:
     """The lines from before the request arrive completely, and the connection can be used again."""
     size = 24 * 2**20
-    path = write(context.log(a_job), b"x" * size)
+    path = write(context.log_path(a_job), b"x" * size)
     place = urlsplit(live)
     connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=20)
     try:
@@ -99,7 +99,7 @@ def test_lines_of_a_client_outside_of_any_container(
     assert api("POST", f"{LOGS}/").status_code == 200  # clients end with an empty body
     assert api.get(LOGS).content == b"one\ntwo\nthree\n"
     assert re.match(STAMP + b"one\n", api.get(f"{LOGS}?timestamps=true").content)
-    assert context.log(run).exists()
+    assert context.log_path(run).exists()
 
 
 @pytest.mark.parametrize("body", [5, {"a": 1}, [1], [["a"]], True])
@@ -177,7 +177,7 @@ def running(a_job: Run, store: Store) -> Iterator[Run]:
 
 
 def test_following_a_log(live: str, api: Caller, running: Run, context: ApiContext, store: Store) -> None:
-    with LogWriter(context.log(running)) as writer, following(live, api) as follower:
+    with LogWriter(context.log_path(running)) as writer, following(live, api) as follower:
         assert follower.answer.status == 200
         assert follower.answer.getheader("content-type") == "text/plain; charset=utf-8"
         writer.append(b"first\n")
@@ -200,15 +200,15 @@ def test_following_from_before_the_log_is_there(
     live: str, api: Caller, running: Run, context: ApiContext, store: Store
 ) -> None:
     with following(live, api) as follower:
-        with LogWriter(context.log(running)) as writer:
+        with LogWriter(context.log_path(running)) as writer:
             writer.append(b"hello\n")
         follower.take(b"hello\n")
         finish(store, running)
         follower.end()
 
 
-def test_following_a_finished_run(live: str, api: Caller, a_job: Run, context: ApiContext, store: Store) -> None:
-    write(context.log(a_job), b"x" * 1_000_000)
+def test_following_what_is_done(live: str, api: Caller, a_job: Run, context: ApiContext, store: Store) -> None:
+    write(context.log_path(a_job), b"x" * 1_000_000)
     finish(store, a_job)
     began = time.monotonic()
     with following(live, api) as follower:
@@ -224,7 +224,7 @@ def test_following_what_is_done_and_wrote_nothing(live: str, api: Caller, a_job:
 
 
 def test_following_what_is_deleted(live: str, api: Caller, running: Run, context: ApiContext, store: Store) -> None:
-    with LogWriter(context.log(running)) as writer:
+    with LogWriter(context.log_path(running)) as writer:
         writer.append(b"hello\n")
     with following(live, api) as follower:
         follower.take(b"hello\n")
@@ -235,7 +235,7 @@ def test_following_what_is_deleted(live: str, api: Caller, running: Run, context
 
 
 def test_following_with_times(live: str, api: Caller, running: Run, context: ApiContext, store: Store) -> None:
-    with LogWriter(context.log(running)) as writer:
+    with LogWriter(context.log_path(running)) as writer:
         writer.append(b"hello\n")
     finish(store, running)
     with following(live, api, f"{LOGS}/?follow=true&timestamps=true") as follower:
@@ -246,7 +246,7 @@ def test_following_with_times(live: str, api: Caller, running: Run, context: Api
 
 def test_many_follow_one_log(live: str, api: Caller, running: Run, context: ApiContext, store: Store) -> None:
     """There are more followers than threads in the server: waiting occupies none."""
-    with LogWriter(context.log(running)) as writer:
+    with LogWriter(context.log_path(running)) as writer:
         followers = [Follower(live, f"{LOGS}/?follow=true", str(api.token)) for _ in range(50)]
         try:
             writer.append(b"hello\n")
@@ -269,7 +269,7 @@ def test_a_follower_that_leaves_is_forgotten(live: str, api: Caller, running: Ru
         connection.request("GET", f"{LOGS}/?follow=true", headers={"Authorization": f"Token {api.token}"})
         assert connection.getresponse().status == 200
         connection.close()
-    write(context.log(running), b"hello\n")
+    write(context.log_path(running), b"hello\n")
     assert eventually(lambda: threading.active_count() <= before + 40)
 
 
@@ -284,7 +284,7 @@ def test_the_log_of_a_build_is_followed_too(live: str, api: Caller, store: Store
     run = store.runs.by_uuid(made["uuid"])
     assert run
     assert run.project_id == project.id
-    with LogWriter(context.log(run)) as writer, following(live, api, f"{P}/builds/1/logs?follow=true") as follower:
+    with LogWriter(context.log_path(run)) as writer, following(live, api, f"{P}/builds/1/logs?follow=true") as follower:
         writer.line("Step 1/3 : FROM b")
         follower.take(b"Step 1/3 : FROM b\n")
         finish(store, run)

@@ -14,6 +14,7 @@ import anyio.to_thread
 import httpx2
 import pytest
 import uvicorn
+from api_support import api_context
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.testclient import TestClient, WebSocketDenialResponse
@@ -23,7 +24,6 @@ from polylocal.api import middleware
 from polylocal.api.api_context import ApiContext
 from polylocal.api.app import build
 from polylocal.daemon import web_server as serving
-from polylocal.installation import Installation
 from polylocal.settings import load
 from polylocal.store import Store
 from polylocal.store.rows import User
@@ -85,7 +85,7 @@ def test_a_name_that_anybody_can_have_is_refused(nobody: Caller, host: str) -> N
 
 def test_further_names_are_let_in_where_they_are_set(serving: Callable[..., TestClient], context: ApiContext) -> None:
     settings = context.settings.model_copy(update={"allowed_hosts": ["Box.Lan"]})
-    nobody = Caller(serving(ApiContext(Installation(settings, context.store))))
+    nobody = Caller(serving(api_context(settings, context.store)))
     assert nobody.get(HEALTH, headers={"Host": "box.lan:8000"}).status_code == 200
     assert nobody.get(HEALTH, headers={"Host": "other.lan:8000"}).status_code == 403
     # pages there may change things
@@ -99,7 +99,7 @@ def test_the_name_of_the_machine_counts_only_where_others_may_come(
     monkeypatch.setattr("platform.node", lambda: "box.lan")
     asked = {"headers": {"Host": "box:8000"}}
     assert Caller(serving()).get(HEALTH, **asked).status_code == 403
-    opened = ApiContext(Installation(context.settings.model_copy(update={"host": "0.0.0.0"}), context.store))
+    opened = api_context(context.settings.model_copy(update={"host": "0.0.0.0"}), context.store)
     for name in ("box", "box.lan"):
         assert Caller(serving(opened)).get(HEALTH, headers={"Host": f"{name}:8000"}).status_code == 200
 

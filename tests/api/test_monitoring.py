@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from api_support import api_context
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from polylocal import __version__
 from polylocal.api.api_context import ApiContext
-from polylocal.installation import Installation
 from polylocal.statuses import POLYAXON_KINDS
 from polylocal.store import Store
 from polylocal.store.rows import Project, Run, User
@@ -70,7 +70,7 @@ def test_waiting_runs_are_counted_with_their_waiting_time(
 
 
 def test_a_daemon_whose_engine_is_away(serving: Callable[..., TestClient], context: ApiContext, root: User) -> None:
-    away = ApiContext(Installation(context.settings, context.store), engine_state=lambda: "the engine to answer")
+    away = api_context(context.settings, context.store, engine_state=lambda: "the engine to answer")
     assert figures(Caller(serving(away), context.store.users.new_token(root)))[("polylocal_engine_up",)] == 0
 
 
@@ -103,8 +103,6 @@ def test_a_budget_is_a_number(api: Caller, budget: str) -> None:
 
 
 def test_the_state_of_the_scheduler(serving: Callable[..., TestClient], context: ApiContext) -> None:
-    late = ApiContext(
-        Installation(context.settings, context.store), scheduler_state=lambda: "The queue was not looked at for 90 s."
-    )
+    late = api_context(context.settings, context.store, scheduler_state=lambda: "The queue was not looked at for 90 s.")
     told = Caller(serving(late)).get("/statusz").json()
     assert (told["scheduler"]["is_healthy"], told["engine"]["is_healthy"]) == (False, True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from polylocal.api import experiments, machine
+from polylocal.api import cluster, experiments
 from polylocal.api.api_context import ApiContext
 from polylocal.api.app import ENDPOINTS
 from polylocal.api.endpoint import Access, Endpoint
@@ -168,7 +168,7 @@ def everything(project: Project, root: User, store: Store, context: ApiContext) 
     store.metrics.add(runs[Kind.EXPERIMENT], [({"loss": 1.0}, None)])
     store.groups.select(runs[Kind.GROUP], [runs[Kind.EXPERIMENT]], None)
     for run in runs.values():
-        write(context.log(run), "hello\n")
+        write(context.log_path(run), "hello\n")
         if run.outputs:
             write(context.home.root / run.outputs / "model.txt", "weights")
     for thing in (project, *runs.values()):
@@ -197,7 +197,7 @@ def in_order(endpoint: Endpoint) -> tuple[bool, bool, int]:
 
 def test_every_answer_is_as_described(everything: dict[Kind, Run], api: Caller, store: Store) -> None:
     chosen = [e for e in ENDPOINTS if not e.path.endswith(OTHERS) or e.path.endswith("users/token")]
-    chosen = [e for e in chosen if e.handler not in (machine.fixed, experiments.fixed)]
+    chosen = [e for e in chosen if e.handler not in (cluster.fixed, experiments.fixed)]
     for endpoint in sorted(chosen, key=in_order):
         for kind in (Kind.NOTEBOOK, Kind.TENSORBOARD):
             if endpoint.path.endswith((f"/{{project}}/{kind}/start", "/repo")):  # a notebook protects the code

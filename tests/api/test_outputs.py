@@ -28,7 +28,7 @@ SECRET = "not for you"
 @pytest.fixture
 def folder(a_job: Run, context: ApiContext, tmp_path: Path) -> Path:
     """Outputs with a file, a subfolder, and links that lead outside."""
-    found = context.outputs(a_job)
+    found = context.outputs_path(a_job)
     assert found
     write(found / "model.txt", "weights")
     write(found / "logs" / "a" / "events.bin", b"\0\1\2")
@@ -93,7 +93,7 @@ def test_an_archive_of_nothing(api: Caller, a_job: Run, context: ApiContext) -> 
     assert api.get(OUTPUTS).json() == {"detail": "The run has no outputs."}
     assert api.get(f"{OUTPUTS}/tree").status_code == 400
     assert api.get(f"{OUTPUTS}/files?path=a").status_code == 404
-    context.outputs(a_job).mkdir(parents=True)  # type: ignore[union-attr]
+    context.outputs_path(a_job).mkdir(parents=True)  # type: ignore[union-attr]
     assert names_in(api.get(OUTPUTS).content) == []
     assert api.get(f"{OUTPUTS}/tree").json() == {"files": [], "dirs": []}
 

@@ -39,7 +39,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def running(make_job: Callable[..., Run], store: Store, context: ApiContext) -> Run:
     run = make_job()
     store.runs.transition(run, Status.RUNNING)
-    write(context.log(run), "line\n")
+    write(context.log_path(run), "line\n")
     return store.runs.by_pk(run.pk)
 
 
@@ -94,7 +94,7 @@ def test_later_lines_are_not_sent(
 ) -> None:
     store.projects.update(project, {"is_public": False})
     eventually(lambda: context.quotas.streams.taken == 0)
-    with LogWriter(context.log(running), max_mib=1) as writer:
+    with LogWriter(context.log_path(running), max_mib=1) as writer:
         writer.line("secret")
     with pytest.raises(httpx2.HTTPError):
         assert b"secret" not in b"".join(chunks)
@@ -116,7 +116,7 @@ def test_other_changes_end_nothing(
     check = store.rights_version
     store.rights_version = lambda: seen_again.append(1) or check()  # type: ignore[method-assign, func-returns-value]
     eventually(lambda: len(seen_again) > 3)
-    with LogWriter(context.log(running), max_mib=1) as writer:
+    with LogWriter(context.log_path(running), max_mib=1) as writer:
         writer.line("more")
     assert next(chunks) == b"more\n"
     store.runs.transition(running, Status.SUCCEEDED)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+from api_support import api_context
 from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient
 from support import eventually
@@ -25,7 +26,6 @@ from polylocal.api import forwarding, middleware, permission_watch
 from polylocal.api.api_context import ApiContext
 from polylocal.api.sessions import ONE_ORIGIN, SESSION, USER_COOKIE
 from polylocal.errors import NotFound
-from polylocal.installation import Installation
 from polylocal.settings import load
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
@@ -64,7 +64,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ApiC
     """One real socket for all tests: (URL, API context)."""
     home = tmp_path_factory.mktemp("home")
     store = Store(home / "polylocal.db")
-    context = ApiContext(Installation(load(home=home), store))
+    context = api_context(load(home=home), store)
     with on_loopback(context) as url:
         yield url, context
     store.close()

@@ -169,7 +169,7 @@ def few(context: ApiContext, **parts: int) -> Quota:
 def running(make_job: Callable[..., Run], store: Store, context: ApiContext) -> Run:
     run = make_job()
     store.runs.transition(run, Status.RUNNING)
-    write(context.log(run), "line\n")
+    write(context.log_path(run), "line\n")
     return run
 
 

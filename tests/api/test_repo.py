@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from api_support import api_context
 from support import job
 
 from polylocal.api.api_context import ApiContext
@@ -158,7 +159,7 @@ def in_pieces(archive: bytes, size: int) -> Iterator[bytes]:
 def test_an_upload_that_is_too_large(
     says_its_size: bool, serving: object, settings: Settings, store: Store, api: Caller
 ) -> None:
-    small = ApiContext(Installation(load(home=settings.home, max_upload_mib=1), store))
+    small = api_context(load(home=settings.home, max_upload_mib=1), store)
     caller = Caller(serving(small), api.token)  # type: ignore[operator]
     pieces = in_pieces(tar_of(FILES, "w"), 2 * 2**20)
     headers = {"Content-Type": "multipart/form-data; boundary=b"}

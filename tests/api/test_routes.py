@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import httpx2
 import pytest
+from api_support import api_context
 from support import eventually, job
 
 from polylocal import __version__
-from polylocal.api.api_context import ApiContext
 from polylocal.api.app import ENDPOINTS
-from polylocal.installation import Installation
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
@@ -135,7 +134,7 @@ def test_status(nobody: Caller) -> None:
 
 
 def test_status_without_an_engine(serving: object, settings: object, store: Store) -> None:
-    context = ApiContext(Installation(settings, store), engine_state=lambda: "the engine to answer")  # type: ignore[arg-type]
+    context = api_context(settings, store, engine_state=lambda: "the engine to answer")  # type: ignore[arg-type]
     answer = serving(context).get("/statusz")  # type: ignore[operator]
     assert answer.status_code == 200
     assert answer.json()["engine"] == {"is_healthy": False, "message": "the engine to answer", "severity": "error"}

@@ -41,7 +41,7 @@ def running(a_job: Run, store: Store) -> Run:
 
 
 def writer(context: ApiContext, run: Run) -> LogWriter:
-    return LogWriter(context.log(run), lambda path: None, max_mib=1)
+    return LogWriter(context.log_path(run), lambda path: None, max_mib=1)
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_new_clients_get_each_line_as_a_text(
     kind: Kind, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
     run = make(kind, Status.RUNNING)
-    write(context.log(run), "one\ntwo\n")
+    write(context.log_path(run), "one\ntwo\n")
     with http.websocket_connect(new(kind), headers=header) as socket:
         first = [said(socket.receive_json()) for _ in range(3)]
         assert first == ["status: created", "one", "two"]
@@ -111,7 +111,7 @@ def test_old_clients_get_lists_of_plain_lines(
     kind: Kind, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
     run = make(kind, Status.RUNNING)
-    write(context.log(run), "one\ntwo\n")
+    write(context.log_path(run), "one\ntwo\n")
     with http.websocket_connect(old(kind), headers=header) as socket:
         assert socket.receive_json() == {"status": "created", "log_lines": None}
         frame = socket.receive_json()
@@ -129,7 +129,7 @@ def test_the_log_of_the_task_of_an_experiment(
     path: str, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
     run = make(Kind.EXPERIMENT, Status.RUNNING)
-    write(context.log(run), "one\n")
+    write(context.log_path(run), "one\n")
     with http.websocket_connect(path, headers=header) as socket:
         socket.receive_json()
         assert "one" in json.dumps(socket.receive_json())
@@ -156,7 +156,7 @@ def test_the_statuses_before_it_runs(
             store.runs.transition(run, status)
             assert socket.receive_json() == {"status": status, "log_lines": None}
         store.runs.transition(run, Status.RUNNING)
-        write(context.log(run), "hello\n")
+        write(context.log_path(run), "hello\n")
         assert said(socket.receive_json()) == "hello"
         store.runs.transition(run, Status.SUCCEEDED)
         assert list(frames(socket)) == []
@@ -191,7 +191,7 @@ def test_a_line_arrives_without_anybody_looking(
 ) -> None:
     quietly(monkeypatch)
     run = make(Kind.JOB, Status.RUNNING)
-    with LogWriter(context.log(run)) as writer, http.websocket_connect(path, headers=header) as socket:
+    with LogWriter(context.log_path(run)) as writer, http.websocket_connect(path, headers=header) as socket:
         socket.receive_json()
         for number in range(5):
             writer.line(f"line {number}")
@@ -212,7 +212,7 @@ def test_contents_of_lines(
 ) -> None:
     """Empty lines, a line without an end, characters, and invalid bytes."""
     run = make(Kind.JOB, Status.RUNNING)
-    write(context.log(run), "\nümläut ✓\r\n".encode() + b"\xff\n" + b"x" * 100_000 + b"\nno end")
+    write(context.log_path(run), "\nümläut ✓\r\n".encode() + b"\xff\n" + b"x" * 100_000 + b"\nno end")
     with http.websocket_connect(path, headers=header) as socket:
         socket.receive_json()
         store.runs.transition(run, Status.SUCCEEDED)
@@ -228,7 +228,7 @@ def test_many_lines_come_whole_and_in_order(
 ) -> None:
     run = make(Kind.JOB, Status.RUNNING)
     count = 3000
-    write(context.log(run), "".join(f"line {number}\n" for number in range(count)))
+    write(context.log_path(run), "".join(f"line {number}\n" for number in range(count)))
     with http.websocket_connect(path, headers=header) as socket:
         socket.receive_json()
         store.runs.transition(run, Status.SUCCEEDED)
@@ -243,7 +243,7 @@ def test_a_line_that_never_ends_comes_in_pieces(
     """A program that never ends its line must not fill the memory. The lines after it arrive as usual."""
     run = make(Kind.JOB, Status.RUNNING)
     endless = "".join(f"{number:08}" for number in range(3 * 2**17 + 1000))  # somewhat more than 3 MiB
-    write(context.log(run), f"{endless}\nnext\n")
+    write(context.log_path(run), f"{endless}\nnext\n")
     with http.websocket_connect(path, headers=header) as socket:
         socket.receive_json()
         store.runs.transition(run, Status.SUCCEEDED)
@@ -296,7 +296,7 @@ def test_a_build_has_something_to_say_before_it_runs(
 ) -> None:
     run = make(Kind.BUILD)
     store.runs.transition(run, Status.BUILDING)
-    write(context.log(run), "pulling\n")
+    write(context.log_path(run), "pulling\n")
     with http.websocket_connect(new(Kind.BUILD), headers=header) as socket:
         assert [said(socket.receive_json()) for _ in range(3)] == ["status: created", "status: building", "pulling"]
         store.runs.transition(run, Status.FAILED)
@@ -311,7 +311,7 @@ def test_two_followers_of_one_run(
         http.websocket_connect(new(Kind.JOB), headers=header) as first,
         http.websocket_connect(old(Kind.JOB), headers=header) as second,
     ):
-        write(context.log(run), "one\n")
+        write(context.log_path(run), "one\n")
         for socket in (first, second):
             assert socket.receive_json() == {"status": "created", "log_lines": None}
         store.runs.transition(run, Status.SUCCEEDED)
@@ -343,7 +343,7 @@ def test_finished_runs(
     path: str, status: Status, http: TestClient, header: dict[str, str], make: Callable[..., Run], context: ApiContext
 ) -> None:
     for kind in KINDS:
-        write(context.log(make(kind, status)), "one\n")
+        write(context.log_path(make(kind, status)), "one\n")
     name = "Experiment" if "/experiments/" in path else "Job"
     with http.websocket_connect(path, headers=header) as socket:
         message = f"{name} is not running, current status: {status}"
@@ -372,7 +372,7 @@ def test_callers_without_access(
     http: TestClient, api: Caller, as_ann: Caller, make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
     run = make(Kind.JOB, Status.RUNNING)
-    write(context.log(run), "secret\n")
+    write(context.log_path(run), "secret\n")
     hers = {"Authorization": f"token {as_ann.token}"}
     api.patch(f"/api/v1/{ROOTS}", {"is_public": False})
     for path in (old(Kind.JOB), new(Kind.JOB), old(Kind.JOB, what="resources")):
@@ -390,7 +390,7 @@ def test_a_token_in_the_query(
 ) -> None:
     """Browsers can't send headers with a websocket."""
     run = make(Kind.JOB, Status.RUNNING)
-    write(context.log(run), "one\n")
+    write(context.log_path(run), "one\n")
     with http.websocket_connect(f"{new(Kind.JOB)}?token={api.token}") as socket:
         assert [said(socket.receive_json()) for _ in range(2)] == ["status: created", "one"]
         store.runs.transition(run, Status.SUCCEEDED)
@@ -538,7 +538,7 @@ def test_a_real_client(
     client = at(path)
     assert next_frame(client) == {"status": "created", "log_lines": None}
     store.runs.transition(run, Status.RUNNING)
-    with LogWriter(context.log(run)) as writer:
+    with LogWriter(context.log_path(run)) as writer:
         for word in ("one", "two"):
             writer.line(word)
             [line] = lines_of(next_frame(client))

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from api_support import api_context
 from support import eventually
 
 from polylocal import cli
 from polylocal.api.api_context import ApiContext
 from polylocal.api.app import build
 from polylocal.cli import console as show
-from polylocal.installation import Installation
 from polylocal.settings import Settings
 from polylocal.store import Store
 from polylocal.store.rows import User
@@ -55,7 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def context(settings: Settings, store: Store) -> ApiContext:
-    return ApiContext(Installation(settings, store))
+    return api_context(settings, store)
 
 
 @pytest.fixture

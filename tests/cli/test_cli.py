@@ -236,7 +236,7 @@ def test_one_build(polylocal: Cli, store: Store, project: Project, root: User) -
 @pytest.mark.usefixtures("daemon")
 def test_logs(polylocal: Cli, a_job: Run, context: ApiContext, store: Store) -> None:
     assert good(polylocal("logs", "1")).out == ""
-    with LogWriter(context.log(a_job)) as writer:
+    with LogWriter(context.log_path(a_job)) as writer:
         writer.append(b"hello\nworld", time_us=1_534_718_422_000_000)
     assert good(polylocal("logs", "1")).out == "hello\nworld"
     stamped = "2018-08-19 22:40:22 UTC -- hello\n2018-08-19 22:40:22 UTC -- world"
@@ -285,7 +285,7 @@ def test_removing(polylocal: Cli, store: Store, project: Project, root: User, a_
 
 @pytest.mark.usefixtures("daemon")
 def test_outputs(polylocal: Cli, a_job: Run, context: ApiContext, tmp_path: Path) -> None:
-    where = context.outputs(a_job)
+    where = context.outputs_path(a_job)
     assert where
     assert good(polylocal("outputs", "1")).out == f"{where}\n"
     one_line(polylocal("outputs", "1", "-o", str(tmp_path / "x.tar.gz")), "The run has no outputs.")
@@ -301,7 +301,7 @@ def test_outputs(polylocal: Cli, a_job: Run, context: ApiContext, tmp_path: Path
 def test_outputs_that_can_not_be(
     polylocal: Cli, a_job: Run, store: Store, project: Project, root: User, context: ApiContext, tmp_path: Path
 ) -> None:
-    where = context.outputs(a_job)
+    where = context.outputs_path(a_job)
     assert where
     where.mkdir(parents=True)
     one_line(polylocal("outputs", "1", "-o", str(tmp_path / "nosuch" / "x.tar.gz")), "nosuch")

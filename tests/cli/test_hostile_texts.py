@@ -238,7 +238,7 @@ def test_the_bytes_of_a_log_are_the_runs_own(
     polylocal: Cli, context: ApiContext, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = store.runs.find(Kind.JOB, 1)
-    path = context.log(run)
+    path = context.log_path(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = b"\x1b[31mred\x1b[0m \x9b \xff\n"
     path.write_bytes(content)

@@ -30,7 +30,7 @@ def test_a_backup_and_what_is_made_of_it(
     polylocal: Cli, store: Store, project: Project, root: User, context: ApiContext, tmp_path: Path
 ) -> None:
     run = store.runs.insert(project, root, NewRun(Kind.JOB, config={}))
-    (context.outputs(run) or tmp_path).mkdir(parents=True)
+    (context.outputs_path(run) or tmp_path).mkdir(parents=True)
     store.installation()
     file = tmp_path / "b.tar.gz"
     said = good(polylocal("backup", str(file)))

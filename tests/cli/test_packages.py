@@ -227,7 +227,7 @@ def test_one_of_them_and_all_of_them(built: int, polylocal: Cli, store: Store) -
 
 def test_what_it_has_written(built: int, polylocal: Cli, store: Store, context: object) -> None:
     assert polylocal("package", "logs", str(built)).out == ""
-    path = context.log(store.runs.by_pk(store.build_lists.get(built).run_pk))  # type: ignore[attr-defined]
+    path = context.log_path(store.runs.by_pk(store.build_lists.get(built).run_pk))  # type: ignore[attr-defined]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"making hello\n")
     put(store, built, BuildStatus.COMPLETE)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 
 import pytest
+from api_support import api_context
 
 from polylocal.api.api_context import ApiContext
 from polylocal.files.disk import Item
-from polylocal.installation import Installation
 from polylocal.settings import Settings
 from polylocal.store import Store
 
@@ -43,7 +42,7 @@ def room() -> Room:
 
 @pytest.fixture
 def context(settings: Settings, store: Store, room: Room) -> ApiContext:
-    return dataclasses.replace(ApiContext(Installation(settings, store)), look=room.look, collect=room.collect)
+    return api_context(settings, store, disk_usage=room.look, free_disk=room.collect)
 
 
 @pytest.mark.usefixtures("daemon")

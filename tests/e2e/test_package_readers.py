@@ -14,6 +14,7 @@ from typing import Any
 import docker
 import pytest
 from api.conftest import on_loopback
+from api_support import api_context
 from fake_engine import FakeEngine
 from packages_support import Ground, deb, package, whole_wheel
 from rpms_support import rpm
@@ -21,8 +22,6 @@ from runner.conftest import Rig
 from support import eventually
 
 from e2e.packages import run_in_container
-from polylocal.api.api_context import ApiContext
-from polylocal.installation import Installation
 from polylocal.packages.file_store import FileStore
 from polylocal.runner.publisher import Publisher
 from polylocal.runner.runner_context import RunnerContext
@@ -178,13 +177,13 @@ def test_a_reader_meets_no_error_and_no_old_index(
     made: Callable[[str], tuple[str, bytes]],
     client: str,
 ) -> None:
-    publisher = publishers(kind, made)
-    publisher.publish(1)
-    context = ApiContext(Installation(publisher.context.settings, publisher.ground.store))
-    with on_loopback(context, publisher.around) as url, publishing(publisher):
-        key = f"{url}/downloads/{publisher.ground.platform.name}/key.asc"
-        script = client.replace("URL", f"{url}/downloads/{publisher.path}").replace("KEY", key) + LOOP
-        said = run_in_container(raw_engine, script, {publisher.sync: "/sync"}, WITHIN_S)
+    press = presses(kind, made)
+    press.publish(1)
+    context = api_context(press.context.settings, press.ground.store)
+    with on_loopback(context, press.around) as url, publishing(press):
+        key = f"{url}/downloads/{press.ground.platform.name}/key.asc"
+        script = client.replace("URL", f"{url}/downloads/{press.path}").replace("KEY", key) + LOOP
+        said = inside(raw_engine, script, {press.sync: "/sync"}, WITHIN_S)
     loops, found = (int(word) for word in said.replace(",", "").split() if word.isdecimal())
     assert found == PUBLICATIONS
     assert loops >= PUBLICATIONS // AT_A_TIME // 10

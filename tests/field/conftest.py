@@ -9,16 +9,15 @@ from typing import Any
 
 import httpx2
 import pytest
+from api_support import api_context
 from fake_engine import FakeContainer, FakeEngine
 from runner.conftest import Rig, Supervise
 from starlette.testclient import TestClient
 
 from polylocal.api import app as api_module
-from polylocal.api.api_context import ApiContext
 from polylocal.engine.host import EngineInfo
 from polylocal.engine.machine import Machine
 from polylocal.engine.plan import ContainerPlan
-from polylocal.installation import Installation
 from polylocal.runner import container_operation
 from polylocal.settings import Settings, load
 from polylocal.statuses import Kind, Status
@@ -91,7 +90,7 @@ def world(
     engine = Engine()
     rig = Rig(settings.model_copy(update={"grace_s": 1.0, "poll_s": 0.05}), store, engine, project, root)
     rig.upload(CODE)
-    context = ApiContext(Installation(settings, store), machine=lambda: MACHINE)
+    context = api_context(settings, store, machine=lambda: MACHINE)
     for name, values in SECRETS.items():
         context.secret_store.write(root.username, name, values, identity=root.identity)
     earlier = rig.experiment()

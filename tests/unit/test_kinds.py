@@ -8,11 +8,15 @@ from collections.abc import Mapping
 import pytest
 
 from polylocal.api import app, streams
-from polylocal.api.shapes import runs as shapes
+from polylocal.api.kinds import TRAITS
+from polylocal.api.run_objects import VALUES
+from polylocal.api.server_programs import PROGRAMS
+from polylocal.api.shapes.runs import SHAPES
 from polylocal.planning.queue import takes_place
 from polylocal.planning.servers import PORTS
 from polylocal.polyaxonfile.specification import MODELS
 from polylocal.runner import outcome
+from polylocal.runner.building import BuildWork
 from polylocal.runner.container_operation import ContainerWork
 from polylocal.runner.execution import Work
 from polylocal.runner.work import WORKS, CommandWork, ServerWork
@@ -33,6 +37,7 @@ def test_a_kind_has_its_work(kind: Kind) -> None:
     ("name", "table"),
     [
         ("polyaxonfile.specification.MODELS", MODELS),
+        ("api.kinds.TRAITS", TRAITS),
         ("runner.outcome.STOPPED", outcome.STOPPED),
         ("runner.outcome.DELETED", outcome.DELETED),
     ],
@@ -76,17 +81,30 @@ def test_a_kind_of_the_platform_has_its_endpoints(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", POLYAXON_KINDS)
 def test_a_kind_of_the_platform_has_its_shapes(kind: Kind) -> None:
-    assert shapes.ITEMS.get(kind), f"api.shapes.runs.ITEMS has no entry for {kind}"
-    assert shapes.DETAILS.get(kind), f"api.shapes.runs.DETAILS has no entry for {kind}"
+    assert SHAPES.get(kind), f"api.shapes.runs.SHAPES has no entry for {kind}"
+    assert VALUES.get(kind), f"api.run_objects.VALUES has no entry for {kind}"
+
+
+def test_a_server_has_its_program() -> None:
+    """`api.server_programs`: the paths and the credentials of its page."""
+    assert set(PROGRAMS) == {kind for kind in Kind if kind.is_server}
 
 
 @pytest.mark.parametrize("kind", POLYAXON_KINDS)
-def test_a_kind_of_the_platform_has_its_streams(kind: Kind) -> None:
-    paths = {endpoint.path for endpoint in streams.ENDPOINTS}
-    if isinstance(WORKS.get(kind), ContainerWork):
-        assert any(f"/{kind.plural}/" in path and path.endswith("/resources") for path in paths)
-    if kind in WORKS:
-        assert any(f"/{kind.plural}/" in path and path.endswith("/logs") for path in paths)
+def test_the_traits_of_a_kind_agree_with_its_work(kind: Kind) -> None:
+    traits, work = TRAITS[kind], WORKS.get(kind)
+    assert traits.is_carried_out == (work is not None)
+    assert traits.makes_image == isinstance(work, BuildWork)
+
+
+@pytest.mark.parametrize("kind", POLYAXON_KINDS)
+def test_the_traits_of_a_kind_decide_on_its_endpoints(kind: Kind) -> None:
+    """Logs, outputs, charts and streams."""
+    one, traits = f"/{{user}}/{{project}}/{kind.plural}/{{id:id}}", TRAITS[kind]
+    paths = {endpoint.path.removeprefix("/api/v1") for endpoint in (*app.ENDPOINTS, *streams.ENDPOINTS)}
+    found = {word: f"{one}/{word}" in paths for word in ("logs", "logs/stream", "resources", "outputs", "chartviews")}
+    by_container = dict.fromkeys(("logs", "logs/stream", "resources"), traits.is_carried_out)
+    assert found == {**by_container, "outputs": traits.has_outputs, "chartviews": traits.has_charts}
 
 
 def test_a_kind_that_runs_commands_needs_a_build() -> None:

@@ -1,6 +1,7 @@
 """Runs of all kinds as JSON: in lists, by themselves, and their history. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 from typing_extensions import TypedDict  # pydantic reads schemas from this one on Python 3.11
@@ -260,43 +261,48 @@ class RunItem(NamedRun):
     waits_for: str | None
 
 
-ITEMS: Mapping[Kind, type[Any]] = {
-    Kind.BUILD: BuildItem,
-    Kind.JOB: JobItem,
-    Kind.EXPERIMENT: ExperimentItem,
-    Kind.GROUP: GroupItem,
-    Kind.NOTEBOOK: ServerItem,
-    Kind.TENSORBOARD: TensorboardItem,
-}
-DETAILS: Mapping[Kind, type[Any]] = {
-    Kind.BUILD: BuildDetail,
-    Kind.JOB: JobDetail,
-    Kind.EXPERIMENT: ExperimentDetail,
-    Kind.GROUP: GroupDetail,
-    Kind.NOTEBOOK: ServerDetail,
-    Kind.TENSORBOARD: ServerDetail,
+def _group_values(run: Run) -> Json:
+    hptuning = (run.config or {}).get("hptuning")
+    # older clients take no null as `content` of a group
+    return {"group_type": run.group_type or "study", "content": run.content or "", "hptuning": hptuning}
+
+
+def _server_values(run: Run) -> Json:
+    return {"experiment_group": run.group_id, "experiment": run.experiment_id, "url": server_path(run)}
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The shapes of one kind: in lists, by itself, and of an entry of its history, where `key` has the run's number."""
+
+    item: type[Any]
+    detail: type[Any]
+    status: type[Any] = StatusItem
+    key: str = "job"
+    values: Callable[[Run], Json] = lambda run: {}  # those that are not columns of the run
+
+
+SHAPES: Mapping[Kind, Shapes] = {
+    Kind.BUILD: Shapes(BuildItem, BuildDetail),
+    Kind.JOB: Shapes(JobItem, JobDetail),
+    Kind.EXPERIMENT: Shapes(ExperimentItem, ExperimentDetail, ExperimentStatusItem, "experiment"),
+    Kind.GROUP: Shapes(GroupItem, GroupDetail, GroupStatusItem, "experiment_group", _group_values),
+    Kind.NOTEBOOK: Shapes(ServerItem, ServerDetail, values=_server_values),
+    Kind.TENSORBOARD: Shapes(TensorboardItem, ServerDetail, values=_server_values),
 }
 
 
 def item(run: Run, bookmarked: bool) -> Json:
     """A run of a Polyaxon kind in a list."""
-    return cast(Json, shaped(ITEMS[run.kind], run, bookmarked=bookmarked, **_known(run)))
+    shapes = SHAPES[run.kind]
+    return cast(Json, shaped(shapes.item, run, bookmarked=bookmarked, **shapes.values(run)))
 
 
 def detail(run: Run, bookmarked: bool, warnings: list[str], **known: Any) -> Json:
-    """A run of a Polyaxon kind by itself. `known`: the values of its kind that are no columns of the run."""
-    about = {**_known(run), **known}
-    return cast(Json, shaped(DETAILS[run.kind], run, bookmarked=bookmarked, warnings=warnings, **about))
-
-
-def _known(run: Run) -> Json:
-    if run.kind is Kind.GROUP:
-        hptuning = (run.config or {}).get("hptuning")
-        # older clients take no null as `content` of a group
-        return {"group_type": run.group_type or "study", "content": run.content or "", "hptuning": hptuning}
-    if run.kind.is_server:
-        return {"experiment_group": run.group_id, "experiment": run.experiment_id, "url": server_path(run)}
-    return {}
+    """A run of a Polyaxon kind by itself. `known`: the values that come from other rows and from files."""
+    shapes = SHAPES[run.kind]
+    about = {**shapes.values(run), **known}
+    return cast(Json, shaped(shapes.detail, run, bookmarked=bookmarked, warnings=warnings, **about))
 
 
 def server_path(run: Run) -> str:
@@ -313,11 +319,8 @@ def server_keys(kind: Kind, server: Run | None) -> Json:
 
 def status_item(status: StatusRow, run: Run) -> Json:
     """An entry of the history in the shape of the run's kind."""
-    if run.kind is Kind.EXPERIMENT:
-        return {**shaped(ExperimentStatusItem, status, experiment=run.id)}
-    if run.kind is Kind.GROUP:
-        return {**shaped(GroupStatusItem, status, experiment_group=run.id)}
-    return {**task_status_item(status, run)}
+    shapes = SHAPES[run.kind]
+    return cast(Json, shaped(shapes.status, status, **{shapes.key: run.id}))
 
 
 def task_status_item(status: StatusRow, run: Run) -> StatusItem:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from api_support import api_context
 from starlette.testclient import TestClient
 
 from polylocal.api.api_context import ApiContext
 from polylocal.api.app import build
-from polylocal.installation import Installation
 from polylocal.settings import Settings, load
 from polylocal.store import Store
 from polylocal.store.rows import User
@@ -33,7 +33,7 @@ def farm_at_rest(tmp_path_factory: pytest.TempPathFactory) -> StoredFarm:
     """The home folder of a farm. Tests copy it, since creating it takes longer than most tests."""
     home = tmp_path_factory.mktemp("farm")
     store = Store(load(home=home).folders.database)
-    context = ApiContext(Installation(load(home=home), store))
+    context = api_context(load(home=home), store)
     users = {
         name: store.users.add(
             name, is_superuser=name == "root", password=PASSWORD, email=f"{name.capitalize()}@example.org"
@@ -100,7 +100,7 @@ def shared(farm_at_rest: StoredFarm, tmp_path_factory: pytest.TempPathFactory) -
     home = tmp_path_factory.mktemp("shared")
     copy(farm_at_rest, home)
     ids = farm_at_rest.ids
-    context = ApiContext(Installation(load(home=home), Store(load(home=home).folders.database)))
+    context = api_context(load(home=home), Store(load(home=home).folders.database))
     with InProcess(build(context)) as http:
         yield Farm(context, context.store, ids, **people(http, ids.people, ids.tokens))
     context.store.close()
