@@ -8,6 +8,7 @@ machine), containers use the engine's name for the host, `host.docker.internal`,
 import logging
 import socket
 import threading
+from queue import SimpleQueue
 
 from starlette.types import ASGIApp
 
@@ -21,13 +22,12 @@ from polylocal.store import Store
 log = logging.getLogger("polylocal.daemon")
 
 
-class Bridge:
-    """Thread-safe. `port` is the daemon's own port."""
+class Gateways:
+    """Listens on gateways. `port` is the daemon's own port. `listeners` has the sockets that no server has yet; clients
+    that connect to one of them wait for its server. Thread-safe.
+    """
 
-    def __init__(
-        self, app: ASGIApp, engine: Engine, settings: Settings, port: int, store: Store, installation_id: str
-    ) -> None:
-        self._app = app
+    def __init__(self, engine: Engine, settings: Settings, port: int, store: Store, installation_id: str) -> None:
         self._store = store
         self._engine = engine
         self._settings = settings
@@ -35,6 +35,7 @@ class Bridge:
         self._installation_id = installation_id
         self._lock = threading.Lock()
         self._urls: dict[str, str] = {}  # of the listeners, by gateway
+        self.listeners: SimpleQueue[socket.socket] = SimpleQueue()
 
     def open(self) -> None:
         """Listen on the network of new runs and on those of existing containers. Raises EngineUnreachable."""
@@ -67,11 +68,10 @@ class Bridge:
         listener = self._bind(gateway)
         if listener is None:
             return None
-        port = listener.getsockname()[1]
-        server = web_server.server(FromContainers(self._app), has_lifespan=False)
-        threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="bridge", daemon=True).start()
-        log.info("listening on http://%s:%s for runs", gateway, port)
-        return f"http://{gateway}:{port}"
+        url = f"http://{gateway}:{listener.getsockname()[1]}"
+        self.listeners.put(listener)
+        log.info("listening on %s for runs", url)
+        return url
 
     def _bind(self, gateway: str) -> socket.socket | None:
         """Prefers the port of the previous daemon, which running containers know. None: the address is not ours."""
@@ -85,3 +85,15 @@ class Bridge:
             except OSError as error:
                 log.debug("%s:%s: %s", gateway, port, error)
         return None
+
+
+def serve_containers(app: ASGIApp, listeners: SimpleQueue[socket.socket]) -> None:
+    """Serve the API on each listener of the queue, now and later, in threads."""
+
+    def serve() -> None:
+        while True:
+            sockets = {"sockets": [listeners.get()]}
+            server = web_server.server(FromContainers(app), has_lifespan=False)
+            threading.Thread(target=server.run, kwargs=sockets, name="bridge", daemon=True).start()
+
+    threading.Thread(target=serve, name="bridge-server", daemon=True).start()

@@ -1,5 +1,6 @@
 """Opens the container engine with the daemon's settings."""
 
+from typing import Any
 from urllib.parse import urlsplit
 
 from polylocal.engine.base import Engine
@@ -8,13 +9,16 @@ from polylocal.settings import Settings
 from polylocal.system import addresses
 
 
-def engine_at(address: str, settings: Settings, *, use_buildkit: bool = False) -> Engine:
-    """The engine at an address, which connects at the first call. Connections to this machine use no proxy."""
+def engine_at(address: str, settings: Settings, **more: Any) -> Engine:
+    """The engine at an address, which connects at the first call. Connections to this machine use no proxy.
+
+    `more`: further arguments of `open_engine`.
+    """
     host = urlsplit(address if "://" in address else f"tcp://{address}").hostname or ""
     return open_engine(
         address,
         node=settings.node,
         uses_proxy=not addresses.is_this_machine(host),
-        use_buildkit=use_buildkit,
         pull_timeout_s=settings.pull_timeout_s,
+        **more,
     )

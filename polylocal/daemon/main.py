@@ -15,7 +15,7 @@ from polylocal.api.api_context import ApiContext
 from polylocal.api.feed import Feed
 from polylocal.api.metrics import EngineTimes
 from polylocal.daemon import accounts, home_lock, leftovers, web_server
-from polylocal.daemon.bridge import Bridge
+from polylocal.daemon.bridge import Gateways, serve_containers
 from polylocal.daemon.engine_setup import engine_at
 from polylocal.daemon.project_links import ProjectLinks
 from polylocal.daemon.relocation import relocate
@@ -51,10 +51,10 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     web_server.allow_many_files()
 
     feed, engine_times = Feed(), EngineTimes()
-    engine, address, is_there = _find_engine(settings)
-    engine.observe = engine_times.observe
+    engine, address, is_there = _find_engine(settings, engine_times)
     link = EngineLink(engine, address)
     installation_id = installation.store.installation()
+    gateways = Gateways(engine, settings, port, installation.store, installation_id)
     deaths = Deaths(engine, installation_id, link.listen_again)
     runner_context = RunnerContext(
         installation,
@@ -62,19 +62,19 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
         link,
         deaths,
         installation_id,
-        api_url=lambda: bridge.url(),
+        api_url=gateways.url,
         reaches_containers=lambda: web_server.reaches(engine, settings.network),
         log_grew=feed.log_grew,
     )
     supervisor = Supervisor(runner_context)
     api_context = _api_context(runner_context, supervisor, address, feed, engine_times)
     app = api.build(api_context)
-    bridge = Bridge(app, engine, settings, port, installation.store, installation_id)
 
     installation.store.subscribe(lambda pk: supervisor.wake())
     deaths.start()
     supervisor.start()
-    _open_bridge(bridge, link, BRIDGE_S if is_there else 0)
+    serve_containers(app, gateways.listeners)
+    _open_gateways(gateways, link, BRIDGE_S if is_there else 0)
     home_lock.announce(lock, home_lock.Running(os.getpid(), url))
     on_ready(url)
     log.info("listening on %s", url)
@@ -144,12 +144,14 @@ def _open_store(settings: Settings) -> Store:
     return store
 
 
-def _find_engine(settings: Settings) -> tuple[Engine, str, bool]:
+def _find_engine(settings: Settings, engine_times: EngineTimes) -> tuple[Engine, str, bool]:
     """The engine, its address, and whether it answered. If none answers, the daemon starts and waits for it."""
     report = find_engine(settings.engine)
     address = address_of(report, settings.engine)
     log.info("home %s, engine %s", settings.home, address if report.found else f"none yet: {report.problem}")
-    return engine_at(address, settings, use_buildkit=settings.builder == "buildkit"), address, report.found is not None
+    use_buildkit = settings.builder == "buildkit"
+    engine = engine_at(address, settings, use_buildkit=use_buildkit, observe=engine_times.observe)
+    return engine, address, report.found is not None
 
 
 def _api_context(
@@ -178,15 +180,15 @@ def _api_context(
     )
 
 
-def _open_bridge(bridge: Bridge, link: EngineLink, timeout_s: float) -> None:
-    """Open the bridge in a thread, and wait for it at most `timeout_s` seconds.
+def _open_gateways(gateways: Gateways, link: EngineLink, timeout_s: float) -> None:
+    """Listen for containers in a thread, and wait for it at most `timeout_s` seconds.
 
-    Containers of the previous daemon use its bridge, so it opens before the daemon is announced.
+    Containers of the previous daemon use its addresses, so these are open before the daemon is announced.
     """
 
     def reach_engine() -> None:
         link.check()  # learn the capacity first: the API refuses runs that this machine can never hold
-        link.patiently(bridge.open)
+        link.patiently(gateways.open)
 
     opener = threading.Thread(target=reach_engine, name="bridge-opener", daemon=True)
     opener.start()

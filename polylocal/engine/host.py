@@ -1,6 +1,5 @@
 """The machine of an engine: its version, its resources, its networks."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -33,8 +32,6 @@ class GpuSupport:
 
 class Host(Protocol):
     """Describes the machine of the engine. `base` has the rules that hold for every method."""
-
-    observe: Callable[[str, float], None]  # called after each answer of the engine: the call, its seconds
 
     @property
     def node(self) -> str:

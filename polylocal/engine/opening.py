@@ -1,7 +1,7 @@
 """Chooses the engine: its address on this machine, and the implementation that speaks to it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from polylocal.engine.base import Engine
 from polylocal.engine.docker import probe
@@ -26,15 +26,27 @@ def address_of(report: Report, wanted: str | None) -> str:
 
 
 def open_engine(
-    address: str, *, node: str, uses_proxy: bool, use_buildkit: bool = False, pull_timeout_s: float = 60.0
+    address: str,
+    *,
+    node: str,
+    uses_proxy: bool,
+    use_buildkit: bool = False,
+    pull_timeout_s: float = 60.0,
+    observe: Callable[[str, float], None] = lambda call, seconds: None,
 ) -> Engine:
     """The engine at an address. It connects at the first call, so this raises nothing.
 
     `node`: the name of its machine. `uses_proxy`: reach it through the proxy that the environment names, if there is
-    one. `pull_timeout_s`: a pull ends after this time without progress.
+    one. `pull_timeout_s`: a pull ends after this time without progress. `observe` gets each call of the engine
+    with its seconds.
     """
     return DockerEngine(
-        address, node=node, uses_proxy=uses_proxy, use_buildkit=use_buildkit, pull_timeout_s=pull_timeout_s
+        address,
+        node=node,
+        uses_proxy=uses_proxy,
+        use_buildkit=use_buildkit,
+        pull_timeout_s=pull_timeout_s,
+        observe=observe,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import random
@@ -233,10 +234,11 @@ def test_buildkit_builds_where_a_docker_command_can(docker_bench, engine_address
     engine.close()
 
 
-def test_each_answer_of_the_engine_is_observed(docker_bench):
+def test_each_answer_of_the_engine_is_observed(engine_address, docker_bench):
     seen: list[tuple[str, float]] = []
-    docker_bench.engine.observe = lambda call, seconds: seen.append((call, seconds))
-    docker_bench.started("true")
+    engine = DockerEngine(engine_address, observe=lambda call, seconds: seen.append((call, seconds)))
+    dataclasses.replace(docker_bench, engine=engine).started("true")
+    engine.close()
     assert {"POST containers/create", "POST containers/start"} <= {call for call, _ in seen}
     assert all(seconds >= 0 for _, seconds in seen)
 

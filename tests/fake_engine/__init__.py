@@ -8,7 +8,7 @@ protocol: it starts only what was created, and no run has two containers.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -30,7 +30,6 @@ class FakeEngine(FakeContainers):
     ) -> None:
         super().__init__(images, shells, node or platform.node())
         self.cards = 0  # GPUs
-        self.observe: Callable[[str, float], None] = lambda call, seconds: None
 
     @contextmanager
     def away(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from support import eventually
 
-from polylocal.daemon.bridge import Bridge
+from polylocal.daemon.bridge import Gateways, serve_containers
 from polylocal.engine.plan import HOME_LABEL, OWN_NETWORK, RUN_LABEL, ContainerPlan
 from polylocal.errors import ContainerMissing, EngineError
 from polylocal.settings import load
@@ -54,12 +54,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def bridge(engine: Engine, store: Store, tmp_path: Path, **settings: str) -> Bridge:
+def bridge(engine: Engine, store: Store, tmp_path: Path, **settings: str) -> Gateways:
     async def answer(request: Request) -> PlainTextResponse:
         return PlainTextResponse("the API")
 
     app = Starlette(routes=[Route("/", answer)])
-    return Bridge(app, engine, load(home=tmp_path, **settings), 8000, store, "home")
+    opened = Gateways(engine, load(home=tmp_path, **settings), 8000, store, "home")
+    serve_containers(app, opened.listeners)
+    return opened
 
 
 def answer(url: str) -> str:

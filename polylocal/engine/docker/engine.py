@@ -20,15 +20,15 @@ class DockerEngine(DockerImages, DockerContainers, DockerHost):
         uses_proxy: bool = False,
         use_buildkit: bool = False,
         pull_timeout_s: float = 60.0,
+        observe: Callable[[str, float], None] = lambda call, seconds: None,
     ) -> None:
         """Connects at the first call.
 
         `node`: the name of the engine's machine; "" is that of this machine. `uses_proxy`: reach the engine through the
-        proxy that the environment names.
+        proxy that the environment names. `observe` gets each call of the engine with its seconds.
         """
         self.address = address
-        self.observe: Callable[[str, float], None] = lambda call, seconds: None
-        connection = Connection(address, lambda call, s: self.observe(call, s), uses_proxy=uses_proxy)
+        connection = Connection(address, observe, uses_proxy=uses_proxy)
         DockerHost.__init__(self, connection, node or platform.node())
         DockerImages.__init__(self, connection, self, use_buildkit=use_buildkit, pull_timeout_s=pull_timeout_s)
         DockerContainers.__init__(self, connection, self, self)

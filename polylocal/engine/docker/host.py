@@ -3,7 +3,6 @@
 import ipaddress
 import logging
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -27,8 +26,6 @@ _LOOKS, _LOOK_S = 10, 0.1  # for a network that another daemon makes at this mom
 
 class DockerHost:
     """See `engine.host.Host`. `node` is the name of the engine's machine."""
-
-    observe: Callable[[str, float], None]
 
     def __init__(self, connection: Connection, node: str) -> None:
         self._connection = connection
