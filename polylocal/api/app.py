@@ -2,7 +2,7 @@
 
 import asyncio
 import platform
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from typing import Any
@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from polylocal.api import (
@@ -66,8 +66,8 @@ ENDPOINTS: list[Endpoint] = [
 ]
 
 
-def build(context: ApiContext) -> Starlette:
-    """The application over a context."""
+def build(context: ApiContext, more: Sequence[BaseRoute] = ()) -> Starlette:
+    """The application over a context. `more`: routes of rooms above, which get the same middleware and error texts."""
     feed = context.feed
     pages = proxy.Proxy(context)
 
@@ -84,10 +84,11 @@ def build(context: ApiContext) -> Starlette:
 
     return kernel.application(
         [
-            Route("/api/v1/openapi", _described),  # requested as openapi.json
+            Route("/api/v1/openapi", _openapi),  # requested as openapi.json
             *_TABLE.routes(context),
             *streams.routes(context),
             *pages.routes(),
+            *more,
         ],
         _words,
         lifespan=lifespan,
@@ -110,7 +111,7 @@ def _hosts(context: ApiContext) -> set[str]:
     return names if settings.is_private else names | {platform.node(), platform.node().partition(".")[0]}
 
 
-def _described(request: Request) -> Response:
+def _openapi(request: Request) -> Response:
     return JSONResponse(_document())
 
 
