@@ -47,23 +47,11 @@ from polylocal.api.middleware import ClientTimeout, ConcurrencyLimit, Connection
 from polylocal.errors import InvalidInput
 
 # fixed words before names: the first match wins
-ENDPOINTS: list[Endpoint] = [
-    *monitoring.ENDPOINTS,
-    *system.ENDPOINTS,
-    *users.ENDPOINTS,
-    *cluster.ENDPOINTS,
-    *bookmarks.ENDPOINTS,
-    *searches.ENDPOINTS,
-    *experiments.ENDPOINTS,
-    *groups.ENDPOINTS,
-    *servers.ENDPOINTS,
-    *projects.ENDPOINTS,
-    *repos.ENDPOINTS,
-    *ci.ENDPOINTS,
-    *runs.ENDPOINTS,
-    *logs.ENDPOINTS,
-    *outputs.ENDPOINTS,
-]
+_MODULES: Sequence[Any] = (
+    *(monitoring, system, users, cluster, bookmarks, searches, experiments, groups, servers, projects, repos, ci, runs),
+    *(logs, outputs),
+)
+ENDPOINTS: list[Endpoint] = [endpoint for module in _MODULES for endpoint in module.ENDPOINTS]
 
 
 def build(context: ApiContext, more: Sequence[BaseRoute] = ()) -> Starlette:

@@ -93,7 +93,9 @@ Params = Annotated[
 ]
 
 
-Ids = Annotated[list[Annotated[int, Field(ge=0, le=_MOST)]], Field(max_length=MAX_IDS)]
+Id = Annotated[int, Field(ge=0, le=_MOST)]
+Priority = Annotated[int, Field(ge=-1000, le=1000)]
+Ids = Annotated[list[Id], Field(max_length=MAX_IDS)]
 Charts = Annotated[list[dict[str, Any]] | dict[str, Any], _FINITE, AfterValidator(_not_large)]
 MetricName = Annotated[str, Field(max_length=MAX_WORD)]
 _REPORTED = {"anyOf": [{"type": kind} for kind in ("number", "string", "null")]}  # see `non_finite.parse_reported`
@@ -108,19 +110,28 @@ class Body(BaseModel):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
-class NewProject(Body):
-    name: Slug
-    description: Text = None
-    readme: Readme = None
-    tags: Tags | None = None
-    is_public: bool | None = None
-
-
-class ChangedProject(Body):
+class _Described(Body):
     name: Slug | None = None
     description: Text = None
     readme: Readme = None
     tags: Tags | None = None
+
+
+class _WithFile(Body):
+    config: dict[str, Any] | str | None = None
+    content: dict[str, Any] | str | None = None
+
+    @property
+    def source(self) -> dict[str, Any] | str | None:
+        return self.content if self.content is not None else self.config
+
+
+class NewProject(_Described):
+    name: Slug
+    is_public: bool | None = None
+
+
+class ChangedProject(_Described):
     is_public: bool | None = None
     merge: bool = False
 
@@ -135,34 +146,24 @@ class FileOfSource(Body):
 Files = Annotated[list[FileOfSource], Field(max_length=MAX_FILES)]
 
 
-class NewRunBody(Body):
+class NewRunBody(_Described, _WithFile):
     """A new run. Clients send the polyaxonfile as `config` (0.2) or `content` (0.5), as an object or a text."""
 
-    config: dict[str, Any] | str | None = None
-    content: dict[str, Any] | str | None = None
-    name: Slug | None = None
-    description: Text = None
-    readme: Readme = None
-    tags: Tags | None = None
     is_managed: bool | None = None
     in_cluster: bool | None = None
     backend: Word = None
     data_refs: JsonObject | None = None
     run_env: JsonObject | None = None
-    build_job: Annotated[int, Field(ge=0, le=_MOST)] | None = None
-    ttl: Annotated[int, Field(ge=0, le=_MOST)] | None = None
-    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+    build_job: Id | None = None
+    ttl: Id | None = None
+    priority: Priority | None = None
     params: Params | None = None
     declarations: Params | None = None
     framework: Word = None
-    original_experiment: Annotated[int, Field(ge=0, le=_MOST)] | None = None
+    original_experiment: Id | None = None
     check_specification: bool | None = None
-    experiment_group: Annotated[int, Field(ge=0, le=_MOST)] | None = None
+    experiment_group: Id | None = None
     files: Files = Field(default_factory=list)
-
-    @property
-    def source(self) -> dict[str, Any] | str | None:
-        return self.content if self.content is not None else self.config
 
     @property
     def source_field(self) -> str:
@@ -229,11 +230,7 @@ class ChangedRepo(Body):
     is_public: bool | None = None
 
 
-class ChangedRun(Body):
-    name: Slug | None = None
-    description: Text = None
-    readme: Readme = None
-    tags: Tags | None = None
+class ChangedRun(_Described):
     data_refs: JsonObject | None = None
     run_env: JsonObject | None = None
     backend: Word = None
@@ -245,23 +242,17 @@ class ChangedRun(Body):
     merge: bool = False
 
 
-class Cloning(Body):
+class Cloning(_WithFile):
     """A restart, resume or copy. The polyaxonfile is merged over that of the original."""
 
-    config: dict[str, Any] | str | None = None
-    content: dict[str, Any] | str | None = None
     update_code: bool | None = None
     name: Slug | None = None
     description: Text = None
     tags: Tags | None = None
-    ttl: Annotated[int, Field(ge=0, le=_MOST)] | None = None
-    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+    ttl: Id | None = None
+    priority: Priority | None = None
     secrets: Literal["mine"] | None = None  # the caller's own instead of those of the original's owner
     files: Files = Field(default_factory=list)
-
-    @property
-    def source(self) -> dict[str, Any] | str | None:
-        return self.content if self.content is not None else self.config
 
 
 class NewStatus(Body):

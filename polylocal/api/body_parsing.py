@@ -95,9 +95,6 @@ def _json(raw: bytes) -> object:
 parsed = bounded_json.load
 
 
-# -- forms -----------------------------------------------------------------------------------------------------------
-
-
 def _urlencoded(raw: bytes) -> FormData:
     if raw.count(b"&") >= MAX_FIELDS:
         raise HTTPException(400, f"Too many fields. Maximum number of fields is {MAX_FIELDS}.")

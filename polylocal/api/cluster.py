@@ -1,5 +1,6 @@
 """The cluster of the platform, which has one node: this machine."""
 
+from functools import partial
 from typing import NoReturn
 
 from polylocal import __version__, clock
@@ -65,20 +66,23 @@ def _since(call: Call) -> str:
     return call.store.users.all()[0].created_at
 
 
+_CLUSTER = "/api/v1/cluster"
 _NODE = "/api/v1/nodes/{sequence:id}"
-_FIXED = "Refused: the machine can't be changed"
+
+_admin = partial(Endpoint, access=Access.ADMIN)
+_refused = partial(_admin, handler=fixed, about="Refused: the machine can't be changed", status=400)
 
 ENDPOINTS = [
-    Endpoint("GET", "/api/v1/cluster", cluster, "The installation", Access.ADMIN, answer=ClusterItem),
-    Endpoint("GET", "/api/v1/cluster/nodes", nodes, "This machine", Access.ADMIN, answer=NodeItem, many=True),
-    Endpoint("POST", "/api/v1/cluster/nodes", fixed, _FIXED, Access.ADMIN, status=400),
-    Endpoint("GET", _NODE, node, "This machine", Access.ADMIN, answer=NodeDetail),
-    *(Endpoint(method, _NODE, fixed, _FIXED, Access.ADMIN, status=400) for method in ("PUT", "PATCH", "DELETE")),
-    Endpoint("GET", f"{_NODE}/gpus", gpus, "The GPUs of this machine", Access.ADMIN, answer=GpuItem, many=True),
-    Endpoint("POST", f"{_NODE}/gpus", fixed, _FIXED, Access.ADMIN, status=400),
-    Endpoint("GET", f"{_NODE}/gpus/{{index:id}}", gpu, "A GPU of this machine", Access.ADMIN, answer=GpuItem),
+    _admin("GET", _CLUSTER, cluster, "The installation", answer=ClusterItem),
+    _admin("GET", f"{_CLUSTER}/nodes", nodes, "This machine", answer=NodeItem, many=True),
+    _refused("POST", f"{_CLUSTER}/nodes"),
+    _admin("GET", _NODE, node, "This machine", answer=NodeDetail),
+    _admin("GET", f"{_NODE}/gpus", gpus, "The GPUs of this machine", answer=GpuItem, many=True),
+    _refused("POST", f"{_NODE}/gpus"),
+    _admin("GET", f"{_NODE}/gpus/{{index:id}}", gpu, "A GPU of this machine", answer=GpuItem),
     *(
-        Endpoint(method, f"{_NODE}/gpus/{{index:id}}", fixed, _FIXED, Access.ADMIN, status=400)
+        _refused(method, path)
+        for path in (_NODE, f"{_NODE}/gpus/{{index:id}}")
         for method in ("PUT", "PATCH", "DELETE")
     ),
 ]

@@ -128,8 +128,6 @@ class Call(BaseCall[Endpoint]):
         """The run of the path, or its project if it names no run."""
         return self.run if self.endpoint.is_about_run else self.project
 
-    # -- access ---------------------------------------------------------------------------------------------------
-
     def admit(self) -> None:
         if self.endpoint.access is not Access.ANYONE:
             self.identify()

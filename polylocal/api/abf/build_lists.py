@@ -2,6 +2,7 @@
 
 import os
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from urllib.parse import urlencode
 
 from starlette.responses import Response
@@ -126,9 +127,6 @@ def _saved_to(found: BuildList, store: Store) -> tuple[Repository, Platform]:
     return repository, store.platforms.get(repository.platform_id)
 
 
-# -- one of them -----------------------------------------------------------------------------------------------------
-
-
 def detail(found: BuildList, project: Project, base: str, context: ApiContext) -> Json:
     """A build list by itself. `base`: the URL of this server, as the caller addresses it."""
     store, users, lists = context.store.platforms, context.store.users, context.store.build_lists
@@ -167,9 +165,6 @@ def _container_path(found: BuildList, save_to: Repository, arch: str, base: str,
     downloads = context.home.downloads
     path = repositories.container(downloads, save_to.platform_name, found.id, arch=arch, name=save_to.name)
     return f"{base}/downloads/{path.relative_to(downloads).as_posix()}/"
-
-
-# -- many of them ----------------------------------------------------------------------------------------------------
 
 
 def _listed(call: AbfCall, project: Project | None, ownership: str) -> Json | Response:
@@ -262,34 +257,19 @@ def _moment(said: str | None, *, is_end: bool = False) -> str | None:
 _OWNERSHIPS = ("owned", "related", "index", "everything")  # the last two: all that the caller may read
 _PLATFORMS = ("save_to_platform_id", "platform_id")  # two names of one filter
 _NUMBERS = ("status", "arch_id", "build_for_platform_id", "save_to_repository_id", *_PLATFORMS)
-_ONE = "/api/v1/build_lists/{id:id}"
+_ALL, _ONE = "/api/v1/build_lists", "/api/v1/build_lists/{id:id}"
+_OF_PROJECT = "/api/v1/projects/{id:id}/build_lists"
+_WRITERS, _ADMINS = "writers of the project", "admins of the platform"
+_put = partial(Endpoint, "PUT")
 
 ENDPOINTS = [
-    Endpoint("GET", "/api/v1/build_lists", index, "List build lists", "any user: those that they may read"),
-    Endpoint("POST", "/api/v1/build_lists", create, "Create a build list", "writers of the project"),
+    Endpoint("GET", _ALL, index, "List build lists", "any user: those that they may read"),
+    Endpoint("POST", _ALL, create, "Create a build list", _WRITERS),
     Endpoint("GET", _ONE, show, "Get a build list", "readers of the project, and its creator"),
-    Endpoint("PUT", f"{_ONE}/cancel", cancel, "Cancel a build list", "writers of the project"),
-    Endpoint(
-        "PUT",
-        f"{_ONE}/publish",
-        publish,
-        "Publish a build list",
-        "writers of the project; with QA, admins of the platform",
-    ),
-    Endpoint(
-        "PUT",
-        f"{_ONE}/create_container",
-        create_container,
-        "Make a container of a build list",
-        "writers of the project, admins of the platform",
-    ),
-    Endpoint("PUT", f"{_ONE}/reject_publish", reject_publish, "Reject a build list", "admins of the platform"),
-    Endpoint(
-        "GET",
-        "/api/v1/projects/{id:id}/build_lists",
-        index_of_project,
-        "List those of a project",
-        "readers of the project",
-    ),
+    _put(f"{_ONE}/cancel", cancel, "Cancel a build list", _WRITERS),
+    _put(f"{_ONE}/publish", publish, "Publish a build list", f"{_WRITERS}; with QA, {_ADMINS}"),
+    _put(f"{_ONE}/create_container", create_container, "Make a container of a build list", f"{_WRITERS}, {_ADMINS}"),
+    _put(f"{_ONE}/reject_publish", reject_publish, "Reject a build list", _ADMINS),
+    Endpoint("GET", _OF_PROJECT, index_of_project, "List those of a project", "readers of the project"),
     Endpoint("GET", "/build_lists/{id:id}/log", log, "Get the log of a build list", "as for the build list"),
 ]

@@ -4,6 +4,7 @@ import hashlib
 import html
 import mimetypes
 import os
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -67,9 +68,6 @@ def upload(call: AbfCall) -> Response:
         kept = call.context.file_store.commit(staged)
         call.store.files.add(kept.sha1, part.filename or kept.sha1, kept.size, call.user)
     return answer({"sha1_hash": kept.sha1}, 201)
-
-
-# -- downloads -------------------------------------------------------------------------------------------------------
 
 
 def download(call: AbfCall) -> Response:
@@ -201,24 +199,15 @@ def _is_open(call: AbfCall, platform: str) -> bool:
         return False
 
 
+_STORE, _UPLOAD, _DOWNLOADS = "/api/v1/file_stores", "/api/v1/upload", "/downloads"
+_anonymous = partial(Endpoint, "GET", is_anonymous=True)
+
 ENDPOINTS = [
-    Endpoint("GET", "/api/v1/file_stores", find, "Find a file by its sha1: `hash=`", "any user"),
-    Endpoint(
-        "GET",
-        "/api/v1/file_stores/{sha1}",
-        stored,
-        "Get a file",
-        "anyone; files of a hidden project: its readers",
-        is_anonymous=True,
+    Endpoint("GET", _STORE, find, "Find a file by its sha1: `hash=`", "any user"),
+    _anonymous(f"{_STORE}/{{sha1}}", stored, "Get a file", "anyone; files of a hidden project: its readers"),
+    Endpoint("POST", _UPLOAD, upload, "Store a file: the part `file_store[file]`", "any user", is_upload=True),
+    _anonymous(
+        f"{_DOWNLOADS}/{{path:path}}", download, "Repositories and containers", "anyone; a hidden platform: its owner"
     ),
-    Endpoint("POST", "/api/v1/upload", upload, "Store a file: the part `file_store[file]`", "any user", is_upload=True),
-    Endpoint(
-        "GET",
-        "/downloads/{path:path}",
-        download,
-        "Repositories and containers",
-        "anyone; a hidden platform: its owner",
-        is_anonymous=True,
-    ),
-    Endpoint("GET", "/downloads", download, "The platforms", "anyone", is_anonymous=True),
+    _anonymous(_DOWNLOADS, download, "The platforms", "anyone"),
 ]

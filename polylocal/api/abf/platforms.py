@@ -68,9 +68,7 @@ def key(call: AbfCall) -> Json | Response:
         found = signing.Keys(call.context.home.signing).of(platform.name, platform.distrib_type)
     except PackageError as error:
         return refused("platform", str(error))
-    return {
-        "platform": {"id": platform.id, "name": platform.name, "fingerprint": found.fingerprint, "key": found.public}
-    }
+    return {"platform": {**picked(platform, "id name"), "fingerprint": found.fingerprint, "key": found.public}}
 
 
 def create(call: AbfCall) -> Json | Response:

@@ -152,20 +152,17 @@ def refs(call: AbfCall) -> Json:
     project = call.project(call.id())
     call.require(call.may_read(project))
     found = call.context.repository(project).refs()
-    listed = [
-        {"ref": ref.name, "object": {"type": "tag" if ref.is_tag else "commit", "sha": ref.commit}} for ref in found
-    ]
-    return {"refs_list": listed, "url": f"/api/v1/projects/{project.id}/refs_list.json"}
+    types = {True: "tag", False: "commit"}
+    refs_list = [{"ref": ref.name, "object": {"type": types[ref.is_tag], "sha": ref.commit}} for ref in found]
+    return {"refs_list": refs_list, "url": f"/api/v1/projects/{project.id}/refs_list.json"}
 
 
-_ONE = "/api/v1/projects/{id:id}"
+_ALL, _ONE = "/api/v1/projects", "/api/v1/projects/{id:id}"
 
 ENDPOINTS = [
     Endpoint("GET", "/api/v1/projects/get_id", get_id, "Find a project by its owner and name", "its readers"),
-    Endpoint("GET", "/api/v1/projects", index, "The caller's projects", "any user"),
-    Endpoint(
-        "POST", "/api/v1/projects", create, "Create a project, with a git repository", "any user; for others: admins"
-    ),
+    Endpoint("GET", _ALL, index, "The caller's projects", "any user"),
+    Endpoint("POST", _ALL, create, "Create a project, with a git repository", "any user; for others: admins"),
     Endpoint("GET", _ONE, show, "Get a project", "its readers"),
     Endpoint("PUT", _ONE, update, "Change a project", "its owner"),
     Endpoint("DELETE", _ONE, destroy, "Destroy a project with its runs and build lists", "its owner"),

@@ -137,9 +137,6 @@ def stored_file(found: StoredFile, user: User | None) -> Json:
     return {"sha1_hash": found.sha1, "file_name": found.file_name, "user": uploader}
 
 
-# -- build lists -----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Around:
     """The other rows that the object of a build list has parts of."""

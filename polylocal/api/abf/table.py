@@ -3,10 +3,10 @@
 The Polyaxon API has paths of `projects` and `users`, too. ABF's have the suffix `.json`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,15 +22,8 @@ from polylocal.errors import NotAllowed, NotAuthenticated, StoreError
 
 _OWN = frozenset("build_lists platforms repositories arches user search file_stores upload".split())
 
-ENDPOINTS: list[Endpoint] = [
-    *build_lists.ENDPOINTS,
-    *yanking.ENDPOINTS,
-    *projects.ENDPOINTS,
-    *platforms.ENDPOINTS,
-    *users.ENDPOINTS,
-    *files.ENDPOINTS,
-]
-
+_MODULES: Sequence[Any] = (build_lists, yanking, projects, platforms, users, files)
+ENDPOINTS: list[Endpoint] = [endpoint for module in _MODULES for endpoint in module.ENDPOINTS]
 
 _GIT = [
     Endpoint(

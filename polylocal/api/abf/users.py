@@ -47,9 +47,7 @@ def _found(call: AbfCall, kind: str, word: str) -> list[Json]:
     if kind == "users":
         return [shapes.member(user) for user in call.store.users.like(word, call.page)]
     if kind == "platforms":
-        return [
-            shapes.platform_block(found) for found in call.store.platforms.page(call.user, call.page, name_like=word)
-        ]
+        return list(map(shapes.platform_block, call.store.platforms.page(call.user, call.page, name_like=word)))
     projects = call.store.projects.readable(call.user, call.page, name_like=word)
     return [shapes.project_block(found, call.store.users.by_id(found.user_id), call.base) for found in projects]
 
