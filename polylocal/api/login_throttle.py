@@ -32,18 +32,18 @@ class LoginThrottle:
         self._within_s = within_s
         self._wrong: dict[str, deque[float]] = {}
         self._lock = threading.Lock()
-        self._places = threading.BoundedSemaphore(MOST_AT_ONCE)
+        self._slots = threading.BoundedSemaphore(MOST_AT_ONCE)
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place for checking a password. Raises HTTPException 503 instead of waiting, which would hold a thread."""
-        if not self._places.acquire(blocking=False):
+    def slot(self) -> Iterator[None]:
+        """A slot for checking a password. Raises HTTPException 503 instead of waiting, which would hold a thread."""
+        if not self._slots.acquire(blocking=False):
             words = "Too many log-ins at once; try again in a moment."
             raise HTTPException(503, words, {"Retry-After": "1"})
         try:
             yield
         finally:
-            self._places.release()
+            self._slots.release()
 
     def wait_s(self, who: str) -> float:
         """Seconds until the next attempt is allowed; 0: now."""

@@ -2,8 +2,6 @@
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -63,16 +61,18 @@ def append(call: Call) -> Response:
     return empty()
 
 
-class Source(Protocol):
-    """A log that is read on and on."""
-
-    path: Path
+@dataclass
+class Plain(logs.Tail):
+    """The bytes as they are. Each `read` returns the output since the one before."""
 
     def read(self) -> Iterator[bytes]:
-        """What was written since the last call."""
+        self.refresh()
+        for chunk in logs.read(self.path, self.offset):
+            if data := self.new_bytes(chunk):
+                yield data
 
 
-async def follow(source: Source, run: Run, store: Store, feed: Feed) -> AsyncIterator[bytes]:
+async def follow(source: Plain | logs.Stamped, run: Run, store: Store, feed: Feed) -> AsyncIterator[bytes]:
     """The log from its beginning, and what is added to it until the run is done."""
     with feed.of(source.path, run) as wakeup:
         while True:
@@ -91,17 +91,6 @@ async def follow(source: Source, run: Run, store: Store, feed: Feed) -> AsyncIte
 async def only_grew(wakeup: Wakeup) -> bool:
     """Wait for a hint. False: the run itself changed, or no hint came in time."""
     return await wakeup.wait() and not wakeup.runs
-
-
-@dataclass
-class Plain(logs.Tail):
-    """The bytes as they are."""
-
-    def read(self) -> Iterator[bytes]:
-        self.refresh()
-        for chunk in logs.read(self.path, self.offset):
-            if data := self.new_bytes(chunk):
-                yield data
 
 
 def _is_over(store: Store, run: Run) -> bool:

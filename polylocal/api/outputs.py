@@ -37,13 +37,14 @@ def download(call: Call) -> Response:
 
 def tree(call: Call) -> TreeItem:
     path, top = call.query("path") or "", _folder(call)
+    missing = refuse(f"There is no folder `{path:.100}` in the outputs.")
     try:
         opened = _open(top, path)
     except OSError as error:
-        raise refuse(f"There is no folder `{path:.100}` in the outputs.") from error
+        raise missing from error
     try:
         if not stat.S_ISDIR(os.fstat(opened).st_mode):
-            raise refuse(f"There is no folder `{path}` in the outputs.")
+            raise missing
         found = list(itertools.islice(folders.entries(opened), MOST_LISTED + 1))
     finally:
         os.close(opened)

@@ -27,6 +27,7 @@ from polylocal.api.endpoint import Access, Call, Endpoint
 from polylocal.api.forwarding import Forwarder, Target, starting
 from polylocal.api.one_time_codes import OneTimeCodes
 from polylocal.api.server_programs import PROGRAMS, newest_server
+from polylocal.api.shapes.runs import server_path
 from polylocal.errors import EngineError, EngineUnreachable, NotAllowed, NotAuthenticated, NotFound, PolylocalError
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store.rows import Run
@@ -68,7 +69,7 @@ class Proxy:
         self._context = context
         self._users = context.store.users
         self._codes = OneTimeCodes[_Entry]()
-        self._turns = context.quotas.work
+        self._requests = context.quotas.requests
         self._forwarder = Forwarder(context.home, context.store.runs)
 
     async def close(self) -> None:
@@ -88,7 +89,7 @@ class Proxy:
         async def answer(request: Request) -> Response:
             if request.scope.get(BRIDGE):
                 raise NotFound
-            async with self._turns.of(request):
+            async with self._requests.admit(request):
                 found = await run_in_threadpool(self._at_path, request, scope)
             return await self._forwarder.forward(request, found) if isinstance(found, Target) else found
 
@@ -115,21 +116,20 @@ class Proxy:
             return pages.page(404, "Not found", "There is no such project, or no such experiment or group in it.")
         if run is None or is_done(run.status):
             return pages.page(404, "Not running", _how_to_start(scope))
-        if run.status != Status.RUNNING or not run.port:
+        if not _is_running(run):
             return starting(f"{run.unique_name} is {run.status}")
         if not self._is_shown_here(request, run):
             return self._redirect_to_origin(request, run, request.cookies[sessions.SESSION])
-        if not _path(request).startswith(_prefix(run)):
-            return RedirectResponse(_prefix(run), 307)  # links on the page are relative to it
-        return Target(run, call, self._inner_path(request, run), _prefix(run))
+        if not _path(request).startswith(server_path(run)):
+            return RedirectResponse(server_path(run), 307)  # links on the page are relative to it
+        return Target(run, call, self._inner_path(request, run), server_path(run))
 
     def _socket_at_path(self, socket: WebSocket, scope: Endpoint) -> Target | None:
         call = self._checked(socket, scope, sessions.of_visitor)
         run = self._server(call)
-        is_up = run is not None and run.status == Status.RUNNING and run.port
-        if run is None or not is_up or not self._is_shown_here(socket, run):
+        if run is None or not _is_running(run) or not self._is_shown_here(socket, run):
             return None
-        return Target(run, call, self._inner_path(socket, run), _prefix(run))
+        return Target(run, call, self._inner_path(socket, run), server_path(run))
 
     def _open_session(self, request: Request) -> Response | None:
         """Turn a token in the query into a session, and redirect to an address without the token.
@@ -179,7 +179,7 @@ class Proxy:
         about = (session, run.pk)
         is_lost = "sec-fetch-mode" in request.headers and self._codes.waiting_s(about) > _LOST_S
         entry = _Entry(
-            session, run.pk, self._with_query(request, PROGRAMS[run.kind].own_path(_path(request), _prefix(run)))
+            session, run.pk, self._with_query(request, PROGRAMS[run.kind].own_path(_path(request), server_path(run)))
         )
         code = self._codes.issue(entry, owner=session, about=about)
         origin = self._own_origin(request, run)
@@ -208,7 +208,7 @@ class Proxy:
             return
         request = Request(scope, receive, send)
         try:
-            async with self._turns.of(request):
+            async with self._requests.admit(request):
                 found = await run_in_threadpool(self._at_origin, request)
             answer = await self._forwarder.forward(request, found) if isinstance(found, Target) else found
         except PolylocalError as error:
@@ -233,11 +233,11 @@ class Proxy:
             return pages.page(403, "Not allowed", "You may not open this page.")
         if is_done(run.status):
             return pages.page(404, "Not running", "This server has ended.")
-        if run.status != Status.RUNNING or not run.port:
+        if not _is_running(run):
             return starting(f"{run.unique_name} is {run.status}")
         if path.startswith("/polylocal/"):
             return pages.page(404, "Not found", "There is no such page.")
-        program, prefix = PROGRAMS[run.kind], _prefix(run)
+        program, prefix = PROGRAMS[run.kind], server_path(run)
         if (own := program.own_path(path, prefix)) != program.inner_path(path, prefix):
             return RedirectResponse(own, 307)
         return Target(run, call, self._inner_path(request, run))
@@ -247,8 +247,7 @@ class Proxy:
         if run is None:
             return None
         call = self._check_at_origin(socket, run)
-        is_up = run.status == Status.RUNNING and run.port
-        return Target(run, call, self._inner_path(socket, run)) if is_up else None
+        return Target(run, call, self._inner_path(socket, run)) if _is_running(run) else None
 
     def _named(self, request: HTTPConnection) -> Run | None:
         kind, uuid = request.scope[SERVER]
@@ -275,13 +274,13 @@ class Proxy:
         host = self._context.settings.host
         _, port = origins.split(request.headers.get("host", ""))
         name = "[::1]" if host in ("::", "::1") else "localhost" if host == "localhost" else "127.0.0.1"
-        return f"http://{name}{port}{_prefix(run)}"
+        return f"http://{name}{port}{server_path(run)}"
 
     # -- both -----------------------------------------------------------------------------------------------------
 
     async def _bridge(self, socket: WebSocket, look: Callable[[], Target | None]) -> None:
         try:
-            async with self._turns.of(socket):
+            async with self._requests.admit(socket):
                 target = None if socket.scope.get(BRIDGE) else await run_in_threadpool(look)
         except (NotAuthenticated, NotAllowed, NotFound, HTTPException):
             target = None
@@ -291,7 +290,7 @@ class Proxy:
             await self._forwarder.join(socket, target)
 
     def _inner_path(self, request: HTTPConnection, run: Run) -> str:
-        return self._with_query(request, PROGRAMS[run.kind].inner_path(_path(request), _prefix(run)))
+        return self._with_query(request, PROGRAMS[run.kind].inner_path(_path(request), server_path(run)))
 
     def _is_users_token(self, token: str | None) -> bool:
         """Whether a token is a user's own: such a token is not passed on."""
@@ -304,6 +303,10 @@ class Proxy:
         if any(self._is_users_token(token) for token in request.query_params.getlist("token")):
             query = "&".join(part for part in query.split("&") if unquote_plus(part.partition("=")[0]) != "token")
         return path + (f"?{query}" if query else "")
+
+
+def _is_running(run: Run) -> bool:
+    return run.status == Status.RUNNING and run.port is not None
 
 
 def _path(request: HTTPConnection) -> str:
@@ -319,13 +322,6 @@ def _scope_of(run: Run) -> tuple[Endpoint, dict[str, Any]]:
     if run.experiment_id:
         return _OF_EXPERIMENT, {"id": run.experiment_id}
     return (_OF_GROUP, {"id": run.group_id}) if run.group_id else (_OF_PROJECT, {})
-
-
-def _prefix(run: Run) -> str:
-    """The documented path of a server's page, with its last slash."""
-    scope, about = _scope_of(run)
-    path = scope.path.replace("{id:id}", "{id}")
-    return path.format(user=run.owner, project=run.project_name, **about) + "/"
 
 
 def _kind_of(scope: Endpoint) -> Kind:

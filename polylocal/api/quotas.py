@@ -1,6 +1,6 @@
 """Concurrency limits per user, per run's token and per address.
 
-The last places of each limit are reserved for holders of few, so that nobody can take all of them.
+The last slots of each limit are reserved for callers that hold few, so that no caller can take all of them.
 """
 
 import asyncio
@@ -9,7 +9,6 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from starlette.exceptions import HTTPException
@@ -56,75 +55,64 @@ def credential_of(request: HTTPConnection) -> str:
 class Quota:
     """One limit. Thread-safe, since containers have an event loop of their own."""
 
-    def __init__(self, what: str, places: int, *, reserved: int, few: int, **parts: int) -> None:
-        """`what`: the noun in messages. `parts`: the places that one holder of each kind may take, as `user=`, `run=`.
+    def __init__(self, noun: str, slots: int, *, reserved: int, reserved_below: int, **shares: int) -> None:
+        """`noun`: in messages. `shares`: the slots that one holder of each kind may have, as `user=`, `run=`.
 
-        The last `reserved` places are for holders of fewer than `few`.
+        The last `reserved` slots are only for callers that hold fewer than `reserved_below`.
         """
-        self._what = what
-        self._places = places
+        self._noun = noun
+        self._slots = slots
         self._reserved = reserved
-        self._few = few
-        self._parts = parts
+        self._reserved_below = reserved_below
+        self._shares = shares
         self._held: Counter[Holder] = Counter()
-        self._taken = 0
+        self._in_use = 0
         self._lock = threading.Lock()
 
     @property
-    def taken(self) -> int:
-        return self._taken
+    def in_use(self) -> int:
+        return self._in_use
 
     def held(self, holder: Holder) -> int:
         return self._held[holder]
 
     @contextmanager
-    def place(self, *holders: Holder) -> Iterator[None]:
-        """Take a place until the block ends. Raises HTTPException 503: none is left for these holders."""
-        self._take(holders)
+    def slot(self, *holders: Holder) -> Iterator[None]:
+        """Hold a slot until the block ends. Raises HTTPException 503: none is left for these holders."""
+        with self._lock:
+            if problem := self._problem(holders):
+                raise HTTPException(503, problem, {"Retry-After": str(RETRY_S)})
+            self._in_use += 1
+            self._held.update(holders)
         try:
             yield
         finally:
-            self._give_back(holders)
-
-    def _take(self, holders: Sequence[Holder]) -> None:
-        with self._lock:
-            problem = self._problem(holders)
-            if problem:
-                raise HTTPException(503, problem, {"Retry-After": str(RETRY_S)})
-            self._taken += 1
-            self._held.update(holders)
-
-    def _give_back(self, holders: Sequence[Holder]) -> None:
-        with self._lock:
-            self._taken -= 1
-            for holder in holders:
-                self._held[holder] -= 1
-                if not self._held[holder]:
-                    del self._held[holder]
+            with self._lock:
+                self._in_use -= 1
+                self._held -= Counter(holders)
 
     def _problem(self, holders: Sequence[Holder]) -> str | None:
         for holder in holders:
-            if self._held[holder] >= (most := self._parts[holder[0]]):
-                return (
-                    f"All {most} {self._what} that {_HOLDERS[holder[0]]} may have at a time are in use; try again soon."
-                )
-        free = self._places - self._taken
-        has_many = any(self._held[holder] >= self._few for holder in holders)
+            if self._held[holder] >= (share := self._shares[holder[0]]):
+                whose = _HOLDERS[holder[0]]
+                return f"All {share} {self._noun} that {whose} may have at a time are in use; try again soon."
+        free = self._slots - self._in_use
+        has_many = any(self._held[holder] >= self._reserved_below for holder in holders)
         if free <= (self._reserved if has_many else 0):
-            whose = "; the last ones are kept for others" if free else ""
-            return f"All {self._places} {self._what} of this daemon are in use{whose}; try again soon."
+            reserved = "; the last ones are kept for others" if free else ""
+            return f"All {self._slots} {self._noun} of this daemon are in use{reserved}; try again soon."
         return None
 
 
 class RequestQueue:
-    """Limits the requests at work: a holder's requests beyond `threads` wait, and those beyond its places are refused.
+    """Limits the requests at work: a holder's requests beyond `threads` wait, and those beyond its share are refused.
 
     The holder is looked up before the request is authenticated, by the credentials of earlier requests. This decides
     which requests wait, never which are admitted.
     """
 
-    def __init__(self, shares: Quota, threads: int = THREADS) -> None:
-        self._shares = shares
+    def __init__(self, quota: Quota, threads: int = THREADS) -> None:
+        self._quota = quota
         self._threads = threads
         self._known: dict[str, tuple[Holder, ...]] = {}
         self._queues: dict[tuple[int, Holder], asyncio.Semaphore] = {}
@@ -139,39 +127,35 @@ class RequestQueue:
     def holders(self, credential: str, address: str) -> tuple[Holder, ...]:
         return self._known.get(credential) or (("address", address),)
 
-    def of(self, request: HTTPConnection) -> AbstractAsyncContextManager[None]:
+    def admit(self, request: HTTPConnection) -> AbstractAsyncContextManager[None]:
         """A thread for a request or for the handshake of a websocket. Raises HTTPException 503."""
-        return self.turn(credential_of(request), client_address(request))
+        return self.admit_as(credential_of(request), client_address(request))
 
     @asynccontextmanager
-    async def turn(self, credential: str, address: str) -> AsyncIterator[None]:
+    async def admit_as(self, credential: str, address: str) -> AsyncIterator[None]:
         """Raises HTTPException 503."""
         holders = self.holders(credential, address)
-        with self._shares.place(*holders):
+        with self._quota.slot(*holders):
             key = (id(asyncio.get_running_loop()), holders[0])
             queue = self._queues.setdefault(key, asyncio.Semaphore(self._threads))
             try:
                 async with queue:
                     yield
             finally:
-                if self._shares.held(holders[0]) <= 1:  # the last one
+                if self._quota.held(holders[0]) <= 1:  # the last one
                     self._queues.pop(key, None)
 
 
-@dataclass(frozen=True)
 class Quotas:
     """All limits of this daemon."""
 
-    streams: Quota = field(  # fewer than connections, so that short requests always find one
-        default_factory=lambda: Quota("open streams", 1900, reserved=190, few=10, user=1000, run=50, address=100)
-    )
-    bodies: Quota = field(  # each may be 16 MiB in memory
-        default_factory=lambda: Quota("uploads", 512, reserved=64, few=4, user=256, run=32, address=128)
-    )
-    made: Quota = field(  # each takes a process or a thread until it is sent
-        default_factory=lambda: Quota("archives and clones", 128, reserved=16, few=4, user=64, run=16, address=16)
-    )
-    logins: Quota = field(default_factory=lambda: Quota("log-ins", MOST_AT_ONCE, reserved=2, few=1, name=4))
-    work: RequestQueue = field(
-        default_factory=lambda: RequestQueue(Quota("requests", 240, reserved=40, few=4, user=160, run=64, address=64))
-    )
+    def __init__(self) -> None:
+        # fewer than connections, so that short requests always find one
+        self.streams = Quota("open streams", 1900, reserved=190, reserved_below=10, user=1000, run=50, address=100)
+        # each may be 16 MiB in memory
+        self.bodies = Quota("uploads", 512, reserved=64, reserved_below=4, user=256, run=32, address=128)
+        # each takes a process or a thread until it is sent
+        self.generated = Quota("archives and clones", 128, reserved=16, reserved_below=4, user=64, run=16, address=16)
+        self.logins = Quota("log-ins", MOST_AT_ONCE, reserved=2, reserved_below=1, name=4)
+        requests = Quota("requests", 240, reserved=40, reserved_below=4, user=160, run=64, address=64)
+        self.requests = RequestQueue(requests)

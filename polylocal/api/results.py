@@ -29,22 +29,18 @@ def metric_of(group: Run) -> SearchMetric | None:
 def best(store: Store, group: Run, named: SearchMetric | None = None) -> BestExperiment | None:
     """The best experiment by the metric `named`, or by that of the search; None: no metric, or no value of it."""
     metric = named or metric_of(group)
-    if metric is None:
-        return None
-    ranked = _ranked(store.groups.members(group), metric)
-    return _best(group, ranked[0], metric) if ranked and _value(ranked[0], metric) is not None else None
+    return _best(group, _ranked(store.groups.members(group), metric), metric) if metric else None
 
 
 def results(store: Store, group: Run, named: SearchMetric | None = None) -> GroupResults:
-    """The table of all experiments, the best first."""
+    """The table of all experiments, the best first, by the same metric."""
     metric = named or metric_of(group)
     members = store.groups.members(group)
     ranked = _ranked(members, metric) if metric else members
-    found = _best(group, ranked[0], metric) if metric and ranked and _value(ranked[0], metric) is not None else None
     return {
         "metric": metric.name if metric else None,
         "optimization": metric.optimization if metric else None,
-        "best_experiment": found,
+        "best_experiment": _best(group, ranked, metric) if metric else None,
         "importance": _importance(members, metric) if metric else {},
         "results": [_item(group, member) for member in ranked],
     }
@@ -64,19 +60,22 @@ def as_csv(table: GroupResults) -> str:
     writer.writerow([*head, *(f"params.{name}" for name in params), *(f"metric.{name}" for name in metrics)])
     for row in rows:
         about = [row["id"], row["unique_name"], row["status"], row["iteration"], row["seconds"]]
-        told = {**row["metrics"], **row.get("not_finite", {})}
-        values = [row["params"].get(name) for name in params] + [told.get(name) for name in metrics]
+        measured = {**row["metrics"], **row.get("not_finite", {})}
+        values = [row["params"].get(name) for name in params] + [measured.get(name) for name in metrics]
         writer.writerow([*about, *values])
     return text.getvalue()
 
 
-def _best(group: Run, member: Member, metric: SearchMetric) -> BestExperiment:
+def _best(group: Run, ranked: Sequence[Member], metric: SearchMetric) -> BestExperiment | None:
+    if not ranked or _value(ranked[0], metric) is None:
+        return None
+    first = ranked[0]
     return {
-        "id": member.id,
-        "unique_name": _name(group, member),
+        "id": first.id,
+        "unique_name": _name(group, first),
         "metric": metric.name,
-        "value": member.last_metric[metric.name],
-        "params": member.params,
+        "value": first.last_metric[metric.name],
+        "params": first.params,
     }
 
 
@@ -104,20 +103,20 @@ def _value(member: Member, metric: SearchMetric) -> float | None:
 def _ranked(members: Sequence[Member], metric: SearchMetric) -> list[Member]:
     sign = -1 if metric.optimization == "maximize" else 1
 
-    def place(member: Member) -> tuple[bool, float]:
+    def key(member: Member) -> tuple[bool, float]:
         value = _value(member, metric)
         return value is None, sign * (value or 0.0)
 
-    return sorted(members, key=place)
+    return sorted(members, key=key)
 
 
 def _importance(members: Sequence[Member], metric: SearchMetric) -> dict[str, float]:
     """The squared rank correlation of each numeric param with the metric. Params with one value are left out."""
-    told = [(member.params, value) for member in members if (value := _value(member, metric)) is not None]
-    names = dict.fromkeys(name for params, _ in told for name in params)
+    valued = [(member.params, value) for member in members if (value := _value(member, metric)) is not None]
+    names = dict.fromkeys(name for params, _ in valued for name in params)
     found = {}
     for name in names:
-        pairs = [(params[name], value) for params, value in told if _is_number(params.get(name))]
+        pairs = [(params[name], value) for params, value in valued if _is_number(params.get(name))]
         xs, ys = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         if len(pairs) >= FEWEST and len(set(xs)) > 1 and len(set(ys)) > 1:
             found[name] = round(statistics.correlation(_ranks(xs), _ranks(ys)) ** 2, 4)
@@ -126,13 +125,13 @@ def _importance(members: Sequence[Member], metric: SearchMetric) -> dict[str, fl
 
 def _ranks(values: Sequence[float]) -> list[float]:
     """The rank of each value. Equal values have the mean of their ranks."""
-    place: dict[float, float] = {}
+    ranks: dict[float, float] = {}
     start = 0
     for value, equal in itertools.groupby(sorted(values)):
         count = sum(1 for _ in equal)
-        place[value] = start + (count - 1) / 2
+        ranks[value] = start + (count - 1) / 2
         start += count
-    return [place[value] for value in values]
+    return [ranks[value] for value in values]
 
 
 def _is_number(value: object) -> bool:

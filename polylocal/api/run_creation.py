@@ -55,8 +55,9 @@ def check(
     elif shown:
         group = shown
     if traits.is_tracked:
-        group = _group(project, body.experiment_group, context)
-        original = _original(project, body.original_experiment, context)
+        group = _find(project, Kind.GROUP, body.experiment_group, context, ["Received an invalid group."])
+        unknown = {"original_experiment": [f'Invalid pk "{body.original_experiment}" - object does not exist.']}
+        original = _find(project, Kind.EXPERIMENT, body.original_experiment, context, unknown)
     if body.source is None:
         return NewRun(kind, values={**values, **_values_without_file(kind, body)}, original=original, group=group)
     specification = _parse(body, kind)
@@ -275,18 +276,12 @@ class _Checks:
         return InvalidInput({self.field: [self.specification.source.sentence(path, message)]})
 
 
-def _original(project: Project, run_id: int | None, context: ApiContext) -> Run | None:
+def _find(project: Project, kind: Kind, run_id: int | None, context: ApiContext, fault: Any) -> Run | None:
+    """The run that a body names; None: it names none. Raises InvalidInput with `fault`: it does not exist."""
     try:
-        return None if run_id is None else context.store.runs.get(project, Kind.EXPERIMENT, run_id)
+        return None if run_id is None else context.store.runs.get(project, kind, run_id)
     except NotFound as error:
-        raise InvalidInput({"original_experiment": [f'Invalid pk "{run_id}" - object does not exist.']}) from error
-
-
-def _group(project: Project, group_id: int | None, context: ApiContext) -> Run | None:
-    try:
-        return None if group_id is None else context.store.runs.get(project, Kind.GROUP, group_id)
-    except NotFound as error:
-        raise InvalidInput(["Received an invalid group."]) from error
+        raise InvalidInput(fault) from error
 
 
 def _values_without_file(kind: Kind, body: bodies.NewRunBody) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The programs of notebooks and tensorboards: their paths and credentials, and the runs that serve them."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -10,16 +9,19 @@ from polylocal.store import Store
 from polylocal.store.rows import Project, Run
 
 
-class ServerProgram(ABC):
-    """A program that serves a page. `prefix` is the documented path of the page, with its last slash."""
+class ServerProgram:
+    """A program that serves its page at the root, as TensorBoard does.
 
-    @abstractmethod
+    `prefix` is the documented path of the page, with its last slash.
+    """
+
     def own_path(self, path: str, prefix: str) -> str:
         """The path at the server's own origin for a path at the API's."""
+        return "/" + path.removeprefix(prefix.rstrip("/")).lstrip("/") if f"{path}/".startswith(prefix) else path
 
-    @abstractmethod
     def inner_path(self, path: str, prefix: str) -> str:
         """The path that the program gets for a path at either origin."""
+        return self.own_path(path, prefix)
 
     def credentials(self, run: Run, home: Home) -> list[tuple[str, str]]:
         """Headers for the program, since its reader was admitted by the proxy."""
@@ -41,16 +43,7 @@ class Jupyter(ServerProgram):
         return []
 
 
-class TensorBoard(ServerProgram):
-    """Has its page at the root."""
-
-    def own_path(self, path: str, prefix: str) -> str:
-        return "/" + path.removeprefix(prefix.rstrip("/")).lstrip("/") if f"{path}/".startswith(prefix) else path
-
-    inner_path = own_path
-
-
-PROGRAMS: Mapping[Kind, ServerProgram] = {Kind.NOTEBOOK: Jupyter(), Kind.TENSORBOARD: TensorBoard()}
+PROGRAMS: Mapping[Kind, ServerProgram] = {Kind.NOTEBOOK: Jupyter(), Kind.TENSORBOARD: ServerProgram()}
 
 
 def newest_server(store: Store, project: Project, kind: Kind, shown: Run | None = None) -> Run | None:

@@ -5,6 +5,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from polylocal.api import bodies, run_creation, runs
+from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import PROJECT, Access, Call, Endpoint, empty, refuse, run_path
 from polylocal.api.run_objects import detail
 from polylocal.api.server_programs import PROGRAMS, running_server
@@ -13,16 +14,42 @@ from polylocal.api.shapes.runs import ServerDetail
 from polylocal.errors import InvalidInput, NotAllowed
 from polylocal.settings import Settings
 from polylocal.statuses import Kind
-from polylocal.store.rows import Run
+from polylocal.store.rows import Project, Run, User
 
 
 def start_notebook(call: Call) -> Response:
-    return _start(call, Kind.NOTEBOOK)
+    return _start(call, Kind.NOTEBOOK, None)
 
 
 def start_tensorboard(call: Call) -> Response:
     """The tensorboard of the project, or of the experiment or group of the path."""
-    return _start(call, Kind.TENSORBOARD, call.run if call.endpoint.is_about_run else None)
+    return _start(call, Kind.TENSORBOARD, _shown(call))
+
+
+def _start(call: Call, kind: Kind, shown: Run | None) -> Response:
+    run, is_new = start(call.project, call.user, kind, call.body(bodies.NewRunBody), shown, call.context)
+    if is_new:
+        call.note("started", run)
+    return JSONResponse(detail(run, call.project, call.user, call.context), status_code=201 if is_new else 200)
+
+
+def start(
+    project: Project, user: User, kind: Kind, body: bodies.NewRunBody, shown: Run | None, context: ApiContext
+) -> tuple[Run, bool]:
+    """The running server, or a new one, and whether it is new. `shown`: the experiment or the group that it shows.
+
+    Raises InvalidInput.
+    """
+    with context.server_start_lock:  # two requests at the same time start one
+        running = running_server(context.store, project, kind, shown)
+        if running and running.stop_requested_at and kind is Kind.NOTEBOOK:
+            raise refuse("The notebook is being stopped, and its changes are committed: start it again in a moment.")
+        if running and not running.stop_requested_at:
+            return running, False
+        if body.source is None:
+            body = body.model_copy(update={"content": _default_file(kind, context.settings)})
+        new = run_creation.check(project, user, kind, body, context, shown=shown)
+        return context.store.runs.insert(project, user, new), True
 
 
 def stop_notebook(call: Call) -> Response:
@@ -35,8 +62,7 @@ def stop_notebook(call: Call) -> Response:
 
 
 def stop_tensorboard(call: Call) -> Response:
-    shown = call.run if call.endpoint.is_about_run else None
-    if running := running_server(call.store, call.project, Kind.TENSORBOARD, shown):
+    if running := running_server(call.store, call.project, Kind.TENSORBOARD, _shown(call)):
         _stop(call, running)
     return empty()
 
@@ -49,31 +75,18 @@ def notebook_token(call: Call) -> TokenItem:
     return runs.own_token(call)
 
 
+def _shown(call: Call) -> Run | None:
+    """The experiment or the group of the path."""
+    return call.run if call.endpoint.is_about_run else None
+
+
 def _stop(call: Call, running: Run) -> None:
     call.store.runs.request_stop(running)
     call.note("stopped", running)
 
 
-def _start(call: Call, kind: Kind, shown: Run | None = None) -> Response:
-    """Only one runs at a time: 201 with a new one, or 200 with the running one."""
-    body = call.body(bodies.NewRunBody)
-    project, user, context = call.project, call.user, call.context
-    with context.server_start_lock:  # two requests at the same time start one
-        running = running_server(call.store, project, kind, shown)
-        if running and running.stop_requested_at and kind is Kind.NOTEBOOK:
-            raise refuse("The notebook is being stopped, and its changes are committed: start it again in a moment.")
-        if running and not running.stop_requested_at:
-            return JSONResponse(detail(running, project, user, context))
-        if body.source is None:
-            body = body.model_copy(update={"content": _default(kind, context.settings)})
-        new = run_creation.check(project, user, kind, body, context, shown=shown)
-        started = call.store.runs.insert(project, user, new)
-    call.note("started", started)
-    return JSONResponse(detail(started, project, user, context), status_code=201)
-
-
-def _default(kind: Kind, settings: Settings) -> dict[str, Any]:
-    """The polyaxonfile in place of none. Raises InvalidInput: no image is set."""
+def _default_file(kind: Kind, settings: Settings) -> dict[str, Any]:
+    """The polyaxonfile of a server that is started without one. Raises InvalidInput: no image is set."""
     image = settings.notebook_image if kind is Kind.NOTEBOOK else settings.tensorboard_image
     if not image:
         raise InvalidInput([f"Please provide a polyaxonfile, or set a default {kind} image."])

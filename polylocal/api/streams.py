@@ -197,7 +197,7 @@ def _accepting(endpoint: Endpoint, context: ApiContext, handler: Handler, *, is_
         await socket.accept()
         client = Follower(Call(socket, endpoint, context), socket, is_old)
         try:
-            async with context.quotas.work.of(socket):
+            async with context.quotas.requests.admit(socket):
                 await run_in_threadpool(_admit, client.call)
         except (NotAuthenticated, NotAllowed, NotFound) as error:
             missing = f"{TRAITS[client.call.kind].noun} was not found"

@@ -29,7 +29,7 @@ def login(call: Call) -> Response:
     attempts = call.context.login_throttle
     who = f"{body.username} {client_address(call.request)}"
     attempts.check(who)
-    with call.context.quotas.logins.place(("name", who)), attempts.place():
+    with call.context.quotas.logins.slot(("name", who)), attempts.slot():
         user = call.store.users.check_password(body.username, body.password)
     if user is None:
         attempts.was_wrong(who)
@@ -96,8 +96,8 @@ def whoami(call: Call) -> UserItem:
     return user_item(call.user)
 
 
-def activate(call: Call) -> Response:
-    call.store.users.update(_named(call), is_active=True)
+def change(call: Call, **values: bool) -> Response:
+    call.store.users.update(_named(call), **values)
     return empty()
 
 
@@ -116,16 +116,6 @@ def _remove_published(user: User, home: Home) -> None:
         remove_tree(folder)
     except OSError as error:
         log.warning("%s stays until the next start: %s", folder, error)
-
-
-def grant(call: Call) -> Response:
-    call.store.users.update(_named(call), is_superuser=True)
-    return empty()
-
-
-def revoke(call: Call) -> Response:
-    call.store.users.update(_named(call), is_superuser=False)
-    return empty()
 
 
 # a page of a server, and the rest of the path; the page becomes the path of a cookie, so only letters of names match
@@ -154,10 +144,10 @@ ENDPOINTS = [
     _anyone("GET", _LOGOUT, log_out_by_get, "End the browser's session, by a program with a token"),
     _anyone("POST", _LOGOUT, logout, "End the browser's session"),
     Endpoint("POST", "/api/v1/users/session/refresh", refresh_session, "Open a session in the browser", Access.USER),
-    _admin("POST", "/api/v1/users/activate/{username}", activate, "Activate a user"),
+    _admin("POST", "/api/v1/users/activate/{username}", partial(change, is_active=True), "Activate a user"),
     _admin("DELETE", "/api/v1/users/delete/{username}", delete, "Delete a user", status=204),
-    _admin("POST", "/api/v1/superusers/grant/{username}", grant, "Make a user an admin"),
-    _admin("POST", "/api/v1/superusers/revoke/{username}", revoke, "Make an admin a user"),
+    _admin("POST", "/api/v1/superusers/grant/{username}", partial(change, is_superuser=True), "Make a user an admin"),
+    _admin("POST", "/api/v1/superusers/revoke/{username}", partial(change, is_superuser=False), "Make an admin a user"),
     _open(_SESSION, open_session, "Open a session by a token", body=bodies.NewSession, refusal="text/html"),
     _open(f"{_SESSION}/one-origin", share_origin, "Open a page on the API's own origin", body=bodies.OneOrigin),
 ]

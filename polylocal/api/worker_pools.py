@@ -29,7 +29,7 @@ RESERVED = 2  # the last places are for holders of none
 MOST_WAITING = 64
 MOST_WAITING_OF_ONE = 32
 STREAM_THREADS = 16  # read files of streamed responses
-PROGRAM_THREADS = 128  # wait for output of programs: as many as `Quotas.made` has places
+PROGRAM_THREADS = 128  # wait for output of programs: as many as `Quotas.generated` has places
 STATUS_THREADS = 2
 _BUSY = "Too many long operations are under way; try again in a moment."
 

@@ -86,12 +86,12 @@ def test_the_number_of_concurrent_password_checks_is_limited() -> None:
     for _ in range(2):
         with ExitStack() as stack:
             for _ in range(MOST_AT_ONCE):
-                stack.enter_context(attempts.place())
-            with pytest.raises(HTTPException) as refused, attempts.place():
+                stack.enter_context(attempts.slot())
+            with pytest.raises(HTTPException) as refused, attempts.slot():
                 pytest.fail("it was looked at")
             assert refused.value.status_code == 503
     for _ in range(MOST_AT_ONCE + 1):
-        with pytest.raises(ZeroDivisionError), attempts.place():
+        with pytest.raises(ZeroDivisionError), attempts.slot():
             _ = 1 / 0
 
 
@@ -99,7 +99,7 @@ def test_the_number_of_concurrent_password_checks_is_limited() -> None:
 def test_further_callers_during_many_logins_get_503(nobody: Caller, context: ApiContext) -> None:
     with ExitStack() as stack:
         for _ in range(MOST_AT_ONCE):
-            stack.enter_context(context.login_throttle.place())
+            stack.enter_context(context.login_throttle.slot())
         for _ in range(MOST + 1):  # these attempts are not wrong passwords
             answer = tried(nobody, "ann", "right horse")
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

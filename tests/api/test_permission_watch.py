@@ -86,14 +86,14 @@ def test_a_followed_log_ends_with_the_right_to_it(
     ENDS[end](store, ann, project)
     with pytest.raises(httpx2.HTTPError):  # the connection is cut, since this is not the end of the log
         list(chunks)
-    eventually(lambda: context.quotas.streams.taken == 0)
+    eventually(lambda: context.quotas.streams.in_use == 0)
 
 
 def test_later_lines_are_not_sent(
     chunks: Iterator[bytes], store: Store, context: ApiContext, project: Project, running: Run
 ) -> None:
     store.projects.update(project, {"is_public": False})
-    eventually(lambda: context.quotas.streams.taken == 0)
+    eventually(lambda: context.quotas.streams.in_use == 0)
     with LogWriter(context.log_path(running), max_mib=1) as writer:
         writer.line("secret")
     with pytest.raises(httpx2.HTTPError):
@@ -138,10 +138,10 @@ def test_a_websocket_gets_a_message_and_is_closed(
 ) -> None:
     url = f"ws{live.removeprefix('http')}{SOCKET}/{what}?token={store.users.new_token(ann)}"
     with connect(url, proxy=None) as socket:
-        eventually(lambda: context.quotas.streams.taken == 1)
+        eventually(lambda: context.quotas.streams.in_use == 1)
         store.projects.update(project, {"is_public": False})
         assert "no longer have access" in heard(socket)[-1]
-    eventually(lambda: context.quotas.streams.taken == 0)
+    eventually(lambda: context.quotas.streams.in_use == 0)
 
 
 def test_a_former_admin(

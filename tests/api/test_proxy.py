@@ -619,11 +619,11 @@ def test_a_program_that_accepts_no_websocket_takes_no_slot_of_others(
             client = stack.enter_context(handshake(url, browser.cookies[SESSION]))
             pairs.append((client, stack.enter_context(silent.asked())))
         assert stack.enter_context(httpx2.Client(base_url=url)).get("/api/v1/users/").status_code == 401
-        assert context.quotas.streams.taken == 3
+        assert context.quotas.streams.in_use == 3
         for client, program in pairs:
             client.close()
             assert program.recv(1) == b""
-        eventually(lambda: context.quotas.streams.taken == 0)
+        eventually(lambda: context.quotas.streams.in_use == 0)
 
 
 def test_pages_are_looked_up_in_the_share_of_their_user(
@@ -638,10 +638,10 @@ def test_pages_are_looked_up_in_the_share_of_their_user(
     with ExitStack() as stack:
         with suppress(HTTPException):
             while True:
-                stack.enter_context(context.quotas.work._shares.place(("user", root.id)))
+                stack.enter_context(context.quotas.requests._quota.slot(("user", root.id)))
         assert page() == 503
         assert refused(talk, f"{NOTEBOOK}/ws", cookie=cookie) == 403
-        assert context.quotas.streams.taken == 0
+        assert context.quotas.streams.in_use == 0
     assert page() == 200
 
 
@@ -929,7 +929,7 @@ def test_open_connections_end_with_the_permission(
     with browser.stream("GET", f"{page}/stream") as answer:
         chunks = answer.iter_raw()
         assert next(chunks) == b"one"
-        assert context.quotas.streams.taken == 2
+        assert context.quotas.streams.in_use == 2
         ENDS[end](store, root, session)
         with pytest.raises(httpx2.HTTPError):
             list(chunks)
@@ -937,7 +937,7 @@ def test_open_connections_end_with_the_permission(
         client.recv(timeout=60)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1008
-    eventually(lambda: context.quotas.streams.taken == 0)
+    eventually(lambda: context.quotas.streams.in_use == 0)
 
 
 @pytest.mark.parametrize("upgrade", ["", "Connection: Upgrade\r\nUpgrade: other\r\n"])
@@ -952,7 +952,7 @@ def test_a_program_that_switches_protocols_is_not_shown(
         peer.sendall(f"HTTP/1.1 101 Switching Protocols\r\n{upgrade}\r\nHTTP/1.1 200 OK\r\n\r\nx".encode())
         thread.join()
     assert found[0].status_code == 502
-    eventually(lambda: context.quotas.streams.taken == 0)
+    eventually(lambda: context.quotas.streams.in_use == 0)
 
 
 def test_unanswered_requests_hold_a_slot_of_their_caller(
@@ -965,7 +965,7 @@ def test_unanswered_requests_hold_a_slot_of_their_caller(
         thread = threading.Thread(target=lambda: browser.get(f"{NOTEBOOK}/x"))
         thread.start()
         peer = stack.enter_context(silent.asked())
-        eventually(lambda: context.quotas.streams.taken == 1)
+        eventually(lambda: context.quotas.streams.in_use == 1)
         peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
         thread.join()
-        eventually(lambda: context.quotas.streams.taken == 0)
+        eventually(lambda: context.quotas.streams.in_use == 0)

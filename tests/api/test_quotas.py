@@ -30,14 +30,14 @@ FOLLOW = f"{P}/jobs/1/logs/?follow=true"
 
 
 def shares(**parts: int) -> Quota:
-    return Quota("things", 10, reserved=3, few=2, **(parts or {"user": 8, "run": 2}))
+    return Quota("things", 10, reserved=3, reserved_below=2, **(parts or {"user": 8, "run": 2}))
 
 
 def refused(shares: Quota, *holders: Any) -> str | None:
     """The refusal's message, or None if a slot was free."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(shares.place(*holders))
+            stack.enter_context(shares.slot(*holders))
         except HTTPException as error:
             found = error
         else:
@@ -50,7 +50,7 @@ def refused(shares: Quota, *holders: Any) -> str | None:
 def held(shares: Quota, count: int, *holders: Any) -> Iterator[None]:
     with ExitStack() as stack:
         for _ in range(count):
-            stack.enter_context(shares.place(*holders))
+            stack.enter_context(shares.slot(*holders))
         yield
 
 
@@ -66,7 +66,7 @@ def test_one_user_gets_a_part_and_the_last_slots_are_for_others() -> None:
             with held(some, 2, ("user", 3)), held(some, 1, ("user", 4)):
                 assert "All 10 things of this daemon" in (refused(some, ("user", 5)) or "")
             assert refused(some, ("user", 3)) is None
-    assert (some.taken, some.held(("user", 1))) == (0, 0)
+    assert (some.in_use, some.held(("user", 1))) == (0, 0)
 
 
 def test_a_run_has_a_smaller_part_within_that_of_its_user() -> None:
@@ -84,25 +84,25 @@ def test_no_place_is_ever_lost_or_given_twice(steps: list[tuple[int, bool]]) -> 
         if opens:
             stack = ExitStack()
             try:
-                stack.enter_context(some.place(("user", user)))
+                stack.enter_context(some.slot(("user", user)))
             except HTTPException:
                 continue
             places.append((user, stack))
         elif places:
             places.pop(user % len(places))[1].close()
-        assert some.taken == len(places) <= 10
+        assert some.in_use == len(places) <= 10
         for known in range(5):
             assert some.held(("user", known)) == sum(each == known for each, _ in places) <= 8
     for _, stack in places:
         stack.close()
-    assert some.taken == 0
+    assert some.in_use == 0
 
 
 def test_a_place_is_free_again_after_an_error() -> None:
     some = shares()
-    with pytest.raises(KeyError), some.place(("user", 1)):
+    with pytest.raises(KeyError), some.slot(("user", 1)):
         raise KeyError
-    assert some.taken == 0
+    assert some.in_use == 0
 
 
 def test_the_parts_are_the_documented_ones() -> None:
@@ -117,7 +117,7 @@ def test_the_parts_are_the_documented_ones() -> None:
         for user in range(2):  # two users take as many as they get
             try:
                 while True:
-                    stack.enter_context(of.bodies.place(("user", user)))
+                    stack.enter_context(of.bodies.slot(("user", user)))
             except HTTPException:
                 continue
         assert refused(of.bodies, ("user", 9)) is None, "a third one finds a place"
@@ -133,7 +133,7 @@ def test_a_holder_gets_a_limited_number_of_threads() -> None:
 
         async def work(header: str) -> None:
             nonlocal inside
-            async with turns.turn(header, "here"):
+            async with turns.admit_as(header, "here"):
                 inside += 1
                 await going.wait()
 
@@ -151,7 +151,7 @@ def test_a_holder_gets_a_limited_number_of_threads() -> None:
         assert inside == 5
 
     asyncio.run(scenario())
-    assert turns._shares.taken == 0
+    assert turns._quota.in_use == 0
     assert not turns._queues
 
 
@@ -160,7 +160,7 @@ def test_a_holder_gets_a_limited_number_of_threads() -> None:
 
 def few(context: ApiContext, **parts: int) -> Quota:
     """Makes open streams scarce."""
-    made = Quota("open streams", 10, reserved=2, few=2, **{"user": 3, "run": 2, "address": 2, **parts})
+    made = Quota("open streams", 10, reserved=2, reserved_below=2, **{"user": 3, "run": 2, "address": 2, **parts})
     object.__setattr__(context.quotas, "streams", made)
     return made
 
@@ -201,9 +201,9 @@ def test_one_users_streams_leave_slots_to_others_with_any_number_of_tokens(
             assert "this user" in socket.recv()
         with following(live, [other]), connect(f"{path}?token={other}", proxy=None) as socket:
             assert "status" in socket.recv()
-            assert streams.taken == 5
-        eventually(lambda: streams.taken == 3)
-    eventually(lambda: streams.taken == 0)
+            assert streams.in_use == 5
+        eventually(lambda: streams.in_use == 3)
+    eventually(lambda: streams.in_use == 0)
 
 
 def test_a_runs_token_follows_fewer(
@@ -223,7 +223,7 @@ def test_finished_and_refused_downloads_free_their_slots(api: Caller, context: A
         assert api.get(f"{P}/jobs/1/logs/").status_code == 200
     with held(streams, 3, ("user", 1)):
         assert api.get(f"{P}/jobs/1/logs/").status_code == 503
-    assert streams.taken == 0
+    assert streams.in_use == 0
 
 
 def test_one_user_gets_a_part_of_the_generated_responses(
@@ -236,14 +236,14 @@ def test_one_user_gets_a_part_of_the_generated_responses(
     with ExitStack() as stack:
         with suppress(HTTPException):
             while True:
-                stack.enter_context(context.quotas.made.place(("user", root.id)))
+                stack.enter_context(context.quotas.generated.slot(("user", root.id)))
         for path in (archive, clone):
             answer = api.get(path)
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
             assert as_ann.get(path).status_code == 200
         assert api.get(f"{P}/jobs/1/").status_code == 200
     assert api.get(archive).status_code == api.get(clone).status_code == 200
-    assert context.quotas.made.taken == 0
+    assert context.quotas.generated.in_use == 0
 
 
 def test_every_end_of_a_request_frees_its_slot(api: Caller, context: ApiContext, running: Run) -> None:
@@ -263,16 +263,18 @@ def test_every_end_of_a_request_frees_its_slot(api: Caller, context: ApiContext,
     ]
     for request in requests:
         request()
-    for each in (of.streams, of.bodies, of.logins, of.work._shares):
-        assert each.taken == 0, each._what
-    assert not of.work._queues
+    for each in (of.streams, of.bodies, of.logins, of.requests._quota):
+        assert each.in_use == 0, each._noun
+    assert not of.requests._queues
 
 
 def test_one_user_with_too_many_requests_is_refused_and_others_are_answered(
     api: Caller, as_ann: Caller, http: TestClient, context: ApiContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     object.__setattr__(
-        context.quotas, "work", RequestQueue(Quota("requests", 20, reserved=4, few=2, user=6, address=4), 3)
+        context.quotas,
+        "requests",
+        RequestQueue(Quota("requests", 20, reserved=4, reserved_below=2, user=6, address=4), 3),
     )
     going, begun = threading.Event(), threading.Semaphore(0)
     versions = next(endpoint for endpoint in app.ENDPOINTS if endpoint.path == "/api/v1/users")

@@ -105,9 +105,11 @@ def test_git_ends_with_its_client(held: Path, live: str, client: httpx2.Client) 
 def test_health_needs_no_thread(
     live: str, client: httpx2.Client, context: ApiContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All threads of the web server are occupied by unexpected operations."""
-    everything = RequestQueue(Quota("requests", MANY, reserved=0, few=1, user=MANY, address=MANY), threads=MANY)
-    object.__setattr__(context.quotas, "work", everything)
+    """All threads of the web server are taken by something that nobody has thought of."""
+    everything = RequestQueue(
+        Quota("requests", MANY, reserved=0, reserved_below=1, user=MANY, address=MANY), threads=MANY
+    )
+    object.__setattr__(context.quotas, "requests", everything)
     go, entered = threading.Event(), threading.Semaphore(0)
 
     def stuck(*arguments: object) -> None:

@@ -183,7 +183,7 @@ def test_a_reader_meets_no_error_and_no_old_index(
     with on_loopback(context, press.around) as url, publishing(press):
         key = f"{url}/downloads/{press.ground.platform.name}/key.asc"
         script = client.replace("URL", f"{url}/downloads/{press.path}").replace("KEY", key) + LOOP
-        said = inside(raw_engine, script, {press.sync: "/sync"}, WITHIN_S)
+        said = run_in_container(raw_engine, script, {press.sync: "/sync"}, WITHIN_S)
     loops, found = (int(word) for word in said.replace(",", "").split() if word.isdecimal())
     assert found == PUBLICATIONS
     assert loops >= PUBLICATIONS // AT_A_TIME // 10

@@ -1,6 +1,7 @@
 """The calls on build lists: the eight of the "Build lists" document, and the log."""
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from urllib.parse import urlencode
@@ -86,13 +87,13 @@ def reject_publish(call: AbfCall) -> Json | Response:
 
 
 def index(call: AbfCall) -> Json | Response:
-    return _listed(call, None, "owned")
+    return _page(call, None, "owned")
 
 
 def index_of_project(call: AbfCall) -> Json | Response:
     project = call.project(call.id())
     call.require(call.may_read(project))
-    return _listed(call, project, "everything")
+    return _page(call, project, "everything")
 
 
 def log(call: AbfCall) -> Response:
@@ -167,18 +168,22 @@ def _container_path(found: BuildList, save_to: Repository, arch: str, base: str,
     return f"{base}/downloads/{path.relative_to(downloads).as_posix()}/"
 
 
-def _listed(call: AbfCall, project: Project | None, ownership: str) -> Json | Response:
+def _page(call: AbfCall, project: Project | None, ownership: str) -> Json | Response:
     said = call.filters()
     if problems := _problems(said):
         return refused(_SUBJECT, "Build lists can't be filtered", *problems)
     filters = filters_of(said, call.user, project, ownership)
-    found = call.store.build_lists.page(call.user, filters, call.page) if filters else []
-    names = {number: call.store.projects.by_id(number).name for number in {item.project_id for item in found}}
     query = urlencode([(f"filter[{name}]", value) for name, value in said.items()])
     return {
-        "build_lists": [shapes.build_list_row(item, names[item.project_id]) for item in found],
+        "build_lists": rows(call.store.build_lists.page(call.user, filters, call.page) if filters else [], call.store),
         "url": "/api/v1/build_lists.json" + (f"?{query}" if query else ""),
     }
+
+
+def rows(found: Sequence[BuildList], store: Store) -> list[Json]:
+    """Build lists as they are in lists."""
+    names = {number: store.projects.by_id(number).name for number in {item.project_id for item in found}}
+    return [shapes.build_list_row(item, names[item.project_id]) for item in found]
 
 
 def _problems(said: dict[str, str]) -> list[str]:

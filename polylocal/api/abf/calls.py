@@ -252,7 +252,7 @@ class Authenticator:
         request.scope[_BY_PASSWORD] = True
         if user and user.is_active and self._is_known(digest):
             return user
-        with self._context.quotas.logins.place(("name", who)), attempts.place():
+        with self._context.quotas.logins.slot(("name", who)), attempts.slot():
             found = self._context.store.users.check_password(user.username if user else name, secret)
         if found is None:
             attempts.was_wrong(who)

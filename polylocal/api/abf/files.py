@@ -4,6 +4,8 @@ import hashlib
 import html
 import mimetypes
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -106,10 +108,14 @@ def _current(call: AbfCall, target: Path, parts: list[str]) -> Response:
             found = _answer(call, place, parts)
         except (FileNotFoundError, NotADirectoryError):
             if target.resolve() == place:
-                return _leftover(call, target)
+                break
         else:
             if isinstance(found, FileAnswer) or target.resolve() == place:
                 return found  # the list of a replaced folder may lack files that are removed already
+    else:
+        raise NotFound
+    if earlier := _first(call, repositories.leftovers(target)):
+        return earlier
     raise NotFound
 
 
@@ -153,27 +159,20 @@ def _signature_of_what_was_read(call: AbfCall, target: Path) -> Response | None:
     digest = call.context.index_readers.recall(_client(call), target.with_suffix(""))
     if digest is None:
         return None
-    place = target.parent.parent / repositories.signature_path(digest)
-    for found in (place, *repositories.leftovers(place)):
-        try:
-            return _file(call, found)
-        except FileNotFoundError:
-            continue
-    return None
+    signature = target.parent.parent / repositories.signature_path(digest)
+    return _first(call, (signature, *repositories.leftovers(signature)))
 
 
 def _client(call: AbfCall) -> str:
     return call.request.client.host if call.request.client else ""
 
 
-def _leftover(call: AbfCall, target: Path) -> Response:
-    """A file of an earlier publication. Raises NotFound."""
-    for place in repositories.leftovers(target):
-        try:
-            return _file(call, place)
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            continue
-    raise NotFound
+def _first(call: AbfCall, paths: Iterable[Path]) -> Response | None:
+    """The first of the files that exists."""
+    for path in paths:
+        with suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return _file(call, path)
+    return None
 
 
 def _negotiated(call: AbfCall, folder: Path) -> Response:

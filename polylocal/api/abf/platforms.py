@@ -1,6 +1,7 @@
 """Platforms, which packages are built for, and repositories, which they are published to."""
 
 import re
+from functools import partial
 from typing import Any
 
 from starlette.responses import Response
@@ -24,9 +25,6 @@ _MOST = 10_000
 def all_arches(call: AbfCall) -> Json:
     """The architectures that this machine can build for."""
     return {"architectures": [picked(arch, "id name") for arch in call.store.platforms.arches(arches.buildable())]}
-
-
-# -- platforms -------------------------------------------------------------------------------------------------------
 
 
 def index(call: AbfCall) -> Json:
@@ -150,9 +148,6 @@ def _is_name(name: str) -> bool:
     return bool(_NAME.fullmatch(name)) and name.lower() not in _NOT_A_FOLDER
 
 
-# -- repositories ----------------------------------------------------------------------------------------------------
-
-
 def show_repository(call: AbfCall) -> Json:
     repository, platform = _repository(call)
     call.require(call.may_see(platform))
@@ -235,21 +230,18 @@ def projects_of(call: AbfCall) -> Json:
     return {"repository": held, "projects": blocks, "url": f"/api/v1/repositories/{repository.id}/projects.json"}
 
 
-def lock(call: AbfCall) -> Json:
-    """Publications wait until the repository is unlocked."""
+def set_lock(is_locked: bool, call: AbfCall) -> Json:
+    """Publications wait while the repository is locked."""
     repository = _managed(call)
-    call.store.platforms.update_repository(repository, {"is_locked": True})
-    return done("repository", repository.id, "'.repo.lock' file has been added successfully")
-
-
-def unlock(call: AbfCall) -> Json:
-    repository = _managed(call)
-    call.store.platforms.update_repository(repository, {"is_locked": False})
-    call.store.build_lists.hint()
-    return done("repository", repository.id, "'.repo.lock' file has been removed successfully")
+    call.store.platforms.update_repository(repository, {"is_locked": is_locked})
+    if not is_locked:
+        call.store.build_lists.hint()
+    action = "added" if is_locked else "removed"
+    return done("repository", repository.id, f"'.repo.lock' file has been {action} successfully")
 
 
 _PLATFORM = "/api/v1/platforms/{id:id}"
+_OWNER = "the platform's owner"
 _REPOSITORY = "/api/v1/repositories/{id:id}"
 
 ENDPOINTS = [
@@ -260,12 +252,18 @@ ENDPOINTS = [
     Endpoint("GET", _PLATFORM, show, "Get a platform", "any user; a hidden one: its owner"),
     Endpoint("GET", f"{_PLATFORM}/key", key, "The public key that signs it", "any user; a hidden one: its owner"),
     Endpoint("PUT", _PLATFORM, update, "Change a platform", "its owner"),
-    Endpoint("POST", "/api/v1/repositories", create_repository, "Create a repository", "the platform's owner"),
+    Endpoint("POST", "/api/v1/repositories", create_repository, "Create a repository", _OWNER),
     Endpoint("GET", _REPOSITORY, show_repository, "Get a repository", "as for its platform"),
-    Endpoint("PUT", _REPOSITORY, update_repository, "Change a repository", "the platform's owner"),
+    Endpoint("PUT", _REPOSITORY, update_repository, "Change a repository", _OWNER),
     Endpoint("GET", f"{_REPOSITORY}/projects", projects_of, "The projects of a repository", "as for its platform"),
-    Endpoint("PUT", f"{_REPOSITORY}/add_project", add_project, "Add a project", "the platform's owner"),
-    Endpoint("DELETE", f"{_REPOSITORY}/remove_project", remove_project, "End that", "the platform's owner"),
-    Endpoint("PUT", f"{_REPOSITORY}/add_repo_lock_file", lock, "Lock a repository", "the platform's owner"),
-    Endpoint("DELETE", f"{_REPOSITORY}/remove_repo_lock_file", unlock, "Unlock a repository", "the platform's owner"),
+    Endpoint("PUT", f"{_REPOSITORY}/add_project", add_project, "Add a project", _OWNER),
+    Endpoint("DELETE", f"{_REPOSITORY}/remove_project", remove_project, "End that", _OWNER),
+    Endpoint("PUT", f"{_REPOSITORY}/add_repo_lock_file", partial(set_lock, True), "Lock a repository", _OWNER),
+    Endpoint(
+        "DELETE",
+        f"{_REPOSITORY}/remove_repo_lock_file",
+        partial(set_lock, False),
+        "Unlock a repository",
+        _OWNER,
+    ),
 ]

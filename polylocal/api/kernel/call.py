@@ -81,7 +81,7 @@ class BaseCall(ABC, Generic[AnyEndpoint]):
     def set_credentials(self, credentials: Credentials) -> None:
         """Note the caller, and count their next requests against their own quota from the start."""
         self.credentials = credentials
-        self.context.quotas.work.remember(credential_of(self.request), self.holders)
+        self.context.quotas.requests.remember(credential_of(self.request), self.holders)
 
     @property
     def user_or_none(self) -> User | None:

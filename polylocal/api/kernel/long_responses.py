@@ -27,7 +27,7 @@ def opened(call: BaseCall[Any]) -> Iterator[Permission]:
 
     Raises HTTPException 503: the quota is used up.
     """
-    place = call.context.quotas.streams.place(*call.holders)
+    place = call.context.quotas.streams.slot(*call.holders)
     watch = call.context.permission_watch.watching(call.check_again, call.permission_key)
     with place, watch as permission:
         yield permission
@@ -66,7 +66,7 @@ class _Guarded(Response):
         with ExitStack() as stack:
             try:
                 if isinstance(self._response, MadeAnswer):
-                    stack.enter_context(call.context.quotas.made.place(*call.holders))
+                    stack.enter_context(call.context.quotas.generated.slot(*call.holders))
                 permission = stack.enter_context(opened(call))
             except HTTPException as error:
                 await refused(self._response)

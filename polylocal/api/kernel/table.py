@@ -93,22 +93,22 @@ class Table(Generic[AnyEndpoint, AnyCall]):
         return answer
 
     async def _answer(self, request: Request, call: AnyCall) -> Response:
-        endpoint, shares = call.endpoint, call.context.quotas
+        endpoint, quotas = call.endpoint, call.context.quotas
         if endpoint.threads is Threads.NONE:
             return self._handle(call)
         if endpoint.threads is Threads.STATUS:
             return await worker_pools.status(partial(self._admit_and_handle, call))
         if request.method in ("GET", "HEAD") and not endpoint.is_long and not self.get_has_body:
-            async with shares.work.of(request):  # no body to wait for: one hop to a thread does it all
+            async with quotas.requests.admit(request):  # no body to wait for: one hop to a thread does it all
                 return await run_in_threadpool(self._admit_and_handle, call)
-        async with shares.work.of(request):
+        async with quotas.requests.admit(request):
             await run_in_threadpool(call.admit)
-        with shares.bodies.place(*call.holders):
+        with quotas.bodies.slot(*call.holders):
             async with self.read_body(request, call) as read:
                 work = partial(self._read_and_handle, call, read)
                 if endpoint.is_long:
                     return await worker_pools.run(request, call.holders, work)
-                async with shares.work.of(request):
+                async with quotas.requests.admit(request):
                     return await run_in_threadpool(work)
 
     def _admit_and_handle(self, call: AnyCall) -> Response:

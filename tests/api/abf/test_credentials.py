@@ -42,14 +42,14 @@ def test_a_token_in_the_query(shared: Farm) -> None:
     assert signed_in(shared, {}, f"?authentication_token={shared.ids.tokens['ivan']}") == "ivan"
 
 
-def test_a_token_in_the_query_authenticates_its_own_request_only(farm: Farm) -> None:
+def test_a_token_in_the_query_makes_nobody_else_this_user(farm: Farm) -> None:
     """Requests without credentials don't use up the limit of a user whose token is in a query."""
-    work = farm.context.quotas.work
+    work = farm.context.quotas.requests
     signed_in(farm, {}, f"?authentication_token={farm.ids.tokens['ivan']}")
     with ExitStack() as stack:
         with suppress(HTTPException):
             while True:
-                stack.enter_context(work._shares.place(("user", farm.ids.people["ivan"])))
+                stack.enter_context(work._quota.slot(("user", farm.ids.people["ivan"])))
         assert farm.nobody.get("platforms.json").status_code == 401
         olga = farm.nobody.get(f"user.json?authentication_token={farm.ids.tokens['olga']}")
         assert olga.json()["user"]["uname"] == "olga"
