@@ -19,7 +19,7 @@ from process import Memory
 from stage import Daemon, Json, Stage, job
 from table import Row, percentile
 
-from polylocal.api.middleware import MOST_WORKING
+from polylocal.api.middleware import MAX_WORKING
 from polylocal.files import logs
 from polylocal.paths import Home
 
@@ -140,8 +140,8 @@ def measure_flood(stage: Stage, quick: bool) -> list[Row]:
     turned_away, burst = found["beyond"], found["burst"]
     refused = [turned_away["statuses"].get("503", 0) - turned_away["without_word"], _BEYOND]
     note = (
-        f"{MOST_WORKING} slots held by requests whose bodies do not come, then {_BEYOND} more:"
-        f" {_by_status(turned_away['statuses'])}; {MOST_WORKING + _BEYOND} at once that hold nothing:"
+        f"{MAX_WORKING} places held by requests whose bodies do not come, then {_BEYOND} more:"
+        f" {_by_status(turned_away['statuses'])}; {MAX_WORKING + _BEYOND} at once that hold nothing:"
         f" {_by_status(burst['statuses'])}, the slowest {burst['slowest_s']:.1f} s"
     )
     wells = [found["idle"], found["after_held"], found["after_burst"]]

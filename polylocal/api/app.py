@@ -1,4 +1,4 @@
-"""The ASGI application: the endpoints of the Polyaxon API, the middleware, and the switch to the other APIs."""
+"""The ASGI application: the endpoints of the Polyaxon API, the middleware, and the switch to the ABF API."""
 
 import asyncio
 import platform
@@ -78,7 +78,7 @@ def build(context: ApiContext, more: Sequence[BaseRoute] = ()) -> Starlette:
             *pages.routes(),
             *more,
         ],
-        _words,
+        _render_error,
         lifespan=lifespan,
         middleware=[
             Middleware(OriginCheck, hosts=_hosts(context), friends=context.settings.allowed_hosts),
@@ -105,7 +105,7 @@ def _openapi(request: Request) -> Response:
 
 @cache
 def _document() -> dict[str, Any]:
-    """Made at the first request, since it takes longer than the rest of a start."""
+    """Generated at the first request, since this takes longer than the rest of a start."""
     return openapi.document(ENDPOINTS)
 
 
@@ -137,7 +137,7 @@ class ServerOrigins(ConnectionMiddleware):
 
 
 class ApiSwitch(ConnectionMiddleware):
-    """Passes requests with paths of ABF to its application, which has its own words for errors."""
+    """Passes requests with paths of ABF to its application, which has its own error texts."""
 
     def __init__(self, app: ASGIApp, abf: ASGIApp) -> None:
         super().__init__(app)
@@ -166,7 +166,7 @@ def _render(call: Call, result: object) -> Response:
 _TABLE = kernel.Table(ENDPOINTS, Call, _read_body, _render)
 
 
-def _words(failure: kernel.Failure) -> Response:
+def _render_error(failure: kernel.Failure) -> Response:
     if isinstance(failure.error, InvalidInput):
         return JSONResponse(failure.error.messages, status_code=400)
     headers = {"WWW-Authenticate": "Token"} if failure.status == 401 else failure.headers

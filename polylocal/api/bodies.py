@@ -26,7 +26,7 @@ cluster event login logout team doc static status job plugin tensorboard pipelin
 _RESERVED = frozenset(_RESERVED_WORDS.split())
 
 
-_MOST = 2**63 - 1  # the largest integer of a column
+_MAX_INTEGER = 2**63 - 1  # the largest integer of a column
 MAX_TAGS = 200
 MAX_PARAMS = 1000  # names: each has a row of its own, for filters
 MAX_WORD = 256  # characters
@@ -36,7 +36,7 @@ MAX_JSON = 256 * 1024  # of an object, written as JSON
 MAX_MEASURED = 1000  # values of one entry of metrics
 MAX_FILES = 1000  # files that a polyaxonfile is merged from
 MAX_IDS = 10_000  # experiments of a selection
-_SHOWN = 100  # characters of a value in the message about it
+_MAX_SHOWN = 100  # characters of a value in the message about it
 
 
 def is_reserved(name: str) -> bool:
@@ -44,14 +44,14 @@ def is_reserved(name: str) -> bool:
     return name.lower() in _RESERVED or name.lower().removesuffix("s") in _RESERVED
 
 
-def _not_reserved(name: str | None) -> str | None:
+def _check_reserved(name: str | None) -> str | None:
     if name is not None and is_reserved(name):
         raise ValueError("The name is a reserved word or already taken.")
     return name
 
 
 def _json_object(value: object) -> object:
-    """All values of a form are texts."""
+    """Parse a text: all values of a form are texts."""
     if isinstance(value, str):
         try:
             return parsed(value)
@@ -63,40 +63,40 @@ def _json_object(value: object) -> object:
 MAX_URL = 2000  # characters
 
 
-def _not_many(value: dict[str, Any]) -> dict[str, Any]:
+def _check_count(value: dict[str, Any]) -> dict[str, Any]:
     if len(value) > MAX_PARAMS:
         raise ValueError(f"Ensure this field has no more than {MAX_PARAMS} names.")
     return value
 
 
-def _not_large(value: Any) -> Any:
+def _check_size(value: Any) -> Any:
     if len(json.dumps(value)) > MAX_JSON:
         raise ValueError(f"Ensure this field has no more than {MAX_JSON} characters as JSON.")
     return value
 
 
-def _can_be_kept(moment: datetime) -> datetime:
+def _check_moment(moment: datetime) -> datetime:
     clock.stamp(moment)
     return moment
 
 
-Slug = Annotated[str, Field(pattern=SLUG, min_length=1, max_length=MAX_NAME), AfterValidator(_not_reserved)]
+Slug = Annotated[str, Field(pattern=SLUG, min_length=1, max_length=MAX_NAME), AfterValidator(_check_reserved)]
 Text = Annotated[str, Field(max_length=MAX_TEXT)] | None
 Readme = Annotated[str, Field(max_length=MAX_README)] | None
 Word = Annotated[str, Field(max_length=MAX_WORD)] | None  # for a column that is searched
-Moment = Annotated[datetime, AfterValidator(_can_be_kept)]
+Moment = Annotated[datetime, AfterValidator(_check_moment)]
 Tags = Annotated[AnyTags, Field(max_length=MAX_TAGS)]
 _FINITE = AfterValidator(non_finite.null_non_finite)
-JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object), _FINITE, AfterValidator(_not_large)]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object), _FINITE, AfterValidator(_check_size)]
 Params = Annotated[
-    dict[str, Any], BeforeValidator(_json_object), AfterValidator(_not_many), _FINITE, AfterValidator(_not_large)
+    dict[str, Any], BeforeValidator(_json_object), AfterValidator(_check_count), _FINITE, AfterValidator(_check_size)
 ]
 
 
-Id = Annotated[int, Field(ge=0, le=_MOST)]
+Id = Annotated[int, Field(ge=0, le=_MAX_INTEGER)]
 Priority = Annotated[int, Field(ge=-1000, le=1000)]
 Ids = Annotated[list[Id], Field(max_length=MAX_IDS)]
-Charts = Annotated[list[dict[str, Any]] | dict[str, Any], _FINITE, AfterValidator(_not_large)]
+Charts = Annotated[list[dict[str, Any]] | dict[str, Any], _FINITE, AfterValidator(_check_size)]
 MetricName = Annotated[str, Field(max_length=MAX_WORD)]
 _REPORTED = {"anyOf": [{"type": kind} for kind in ("number", "string", "null")]}  # see `non_finite.parse_reported`
 Measured = Annotated[float, BeforeValidator(non_finite.parse_reported), WithJsonSchema(_REPORTED)]
@@ -140,7 +140,7 @@ class FileOfSource(Body):
     """A file that a polyaxonfile was merged from. `line`: its first line in the merged text, from 1."""
 
     name: Annotated[str, Field(min_length=1, max_length=MAX_WORD)]
-    line: Annotated[int, Field(ge=1, le=_MOST)]
+    line: Annotated[int, Field(ge=1, le=_MAX_INTEGER)]
 
 
 Files = Annotated[list[FileOfSource], Field(max_length=MAX_FILES)]
@@ -269,33 +269,33 @@ class NewMetric(Body):
     created_at: Moment | None = None
 
 
-def _hash(text: str | None) -> str | None:
+def _check_hash(text: str | None) -> str | None:
     if text and not revisions.is_foreign_hash(text):
         raise ValueError("Not a commit: give its hash, 7 to 40 hexadecimal digits (64 of a SHA-256 repository).")
     return text or None
 
 
-def _branch(text: str | None) -> str | None:
+def _check_branch(text: str | None) -> str | None:
     if text and not revisions.is_ref(text):
         raise ValueError("Not a valid name of a branch.")
     return text or None
 
 
-def _git_url(text: str | None) -> str | None:
+def _check_git_url(text: str | None) -> str | None:
     if text and (text.startswith("-") or not text.isprintable() or len(text) > MAX_URL):
         raise ValueError(f"Not a git URL: one line of at most {MAX_URL} characters that does not begin with `-`.")
     return text or None
 
 
-Hash = Annotated[Text, AfterValidator(_hash)]
+Hash = Annotated[Text, AfterValidator(_check_hash)]
 
 
 class NewCodeReference(Body):
-    branch: Annotated[Text, AfterValidator(_branch)] = None
+    branch: Annotated[Text, AfterValidator(_check_branch)] = None
     commit: Hash = None
     head: Hash = None
     is_dirty: bool | None = None
-    git_url: Annotated[Text, AfterValidator(_git_url)] = None
+    git_url: Annotated[Text, AfterValidator(_check_git_url)] = None
 
 
 class Login(Body):
@@ -360,7 +360,7 @@ def _message(code: str, text: str, context: Mapping[str, Any], value: object) ->
     if code == "string_too_long":
         return f"Ensure this field has no more than {context['max_length']} characters."
     if code in _CHOICES:
-        return f'"{str(value)[:_SHOWN]}" is not a valid choice.'
+        return f'"{str(value)[:_MAX_SHOWN]}" is not a valid choice.'
     if code == "list_type":
         return f'Expected a list of items but got type "{type(value).__name__}".'
     if code == "too_long":

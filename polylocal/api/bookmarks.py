@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from starlette.responses import Response
 
-from polylocal.api.endpoint import Access, Call, Endpoint, empty
+from polylocal.api.endpoint import Access, Call, Endpoint, empty_response
 from polylocal.api.paging import envelope, window
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.projects import project_item
@@ -20,12 +20,12 @@ Row = TypeVar("Row")
 
 def add(call: Call) -> Response:
     call.store.bookmarks.add(call.user, call.subject)
-    return empty(201)
+    return empty_response(201)
 
 
 def remove(call: Call) -> Response:
     call.store.bookmarks.remove(call.user, call.subject)
-    return empty(204)
+    return empty_response(204)
 
 
 def bookmarked_projects(call: Call) -> Json:

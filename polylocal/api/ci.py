@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse, Response
 
 from polylocal.api import bodies, run_creation
 from polylocal.api.api_context import ApiContext
-from polylocal.api.endpoint import PROJECT, Access, Call, Endpoint, empty
+from polylocal.api.endpoint import PROJECT, Access, Call, Endpoint, empty_response
 from polylocal.api.kinds import kinds_with
 from polylocal.api.shapes.projects import CiItem, ci_item
 from polylocal.errors import InvalidPolyaxonfile, NotFound
@@ -40,7 +40,7 @@ def replace(call: Call) -> CiItem:
 def disable(call: Call) -> Response:
     _check_enabled(call.project)
     call.store.projects.set_ci(call.project, None)
-    return empty(204)
+    return empty_response(204)
 
 
 def _check_enabled(project: Project) -> None:
@@ -54,7 +54,7 @@ def start(call: Call) -> Response:
     if run is None:
         return JSONResponse(NOT_TRIGGERED)
     call.note("created", run)
-    return empty(201)
+    return empty_response(201)
 
 
 def trigger(project: Project, user: User, context: ApiContext) -> Run | None:

@@ -4,7 +4,7 @@ from functools import partial
 from typing import NoReturn
 
 from polylocal import __version__, clock
-from polylocal.api.endpoint import Access, Call, Endpoint, refuse
+from polylocal.api.endpoint import Access, Call, Endpoint, refusal
 from polylocal.api.paging import envelope
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.platform import ClusterItem, GpuItem, NodeDetail, NodeItem, gpu_item, node_detail, node_item
@@ -46,9 +46,9 @@ def gpu(call: Call) -> GpuItem:
     raise NotFound
 
 
-def fixed(call: Call) -> NoReturn:
+def refuse_change(call: Call) -> NoReturn:
     """The node can't be written: agents of a cluster register nodes, and here there are none."""
-    raise refuse("The one node is this machine. The daemon finds out its properties, so they can't be written.")
+    raise refusal("The one node is this machine. The daemon finds out its properties, so they can't be written.")
 
 
 def _check(call: Call) -> None:
@@ -70,7 +70,7 @@ _CLUSTER = "/api/v1/cluster"
 _NODE = "/api/v1/nodes/{sequence:id}"
 
 _admin = partial(Endpoint, access=Access.ADMIN)
-_refused = partial(_admin, handler=fixed, about="Refused: the machine can't be changed", status=400)
+_refused = partial(_admin, handler=refuse_change, about="Refused: the machine can't be changed", status=400)
 
 ENDPOINTS = [
     _admin("GET", _CLUSTER, cluster, "The installation", answer=ClusterItem),

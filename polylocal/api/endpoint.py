@@ -24,11 +24,11 @@ from polylocal.store.users import Credentials
 AnyBody = TypeVar("AnyBody", bound=bodies.Body)
 
 PROJECT = "/api/v1/{user}/{project}"
-_FOR_ANY_RUN = frozenset({"/api/v1/users"})  # outside of projects: a run's token may ask whose it is
+_FOR_ANY_RUN = frozenset({"/api/v1/users"})  # paths outside of projects that a run's token may read
 
 
 class Access(StrEnum):
-    """Who may call. Everybody reads a public project; its owner and admins write it."""
+    """Access to an endpoint. Every user reads a public project; its owner and admins write it."""
 
     ANYONE = "anyone"
     USER = "any user"
@@ -56,8 +56,8 @@ class Endpoint(BaseEndpoint):
     status: int = 200
     media: str = "application/json"
     query: tuple[Query, ...] = ()
-    refusal: str = ""  # the media type of a 401 that is no JSON
-    finds_archived: bool = False  # the handler looks up the project or run of the path by itself
+    refusal: str = ""  # the media type of a 401 that is not JSON
+    finds_archived: bool = False  # the handler itself looks up the project or run of the path
 
     @property
     def max_body(self) -> int:
@@ -215,11 +215,11 @@ def run_path(kind: Kind) -> str:
     return f"{runs_path(kind)}/{{id:id}}"
 
 
-def refuse(message: str) -> InvalidInput:
+def refusal(message: str) -> InvalidInput:
     """A 400 whose body is a list with one sentence."""
     return InvalidInput([message])
 
 
-def empty(status: int = 200) -> Response:
+def empty_response(status: int = 200) -> Response:
     """The answer of an action: a status without a body."""
     return Response(status_code=status)

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from polylocal import clock
 from polylocal.api import bodies, runs
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse, run_path, runs_path
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty_response, refusal, run_path, runs_path
 from polylocal.api.paging import LIMIT, envelope, page, window
 from polylocal.api.run_objects import items
 from polylocal.api.shapes import Json
@@ -29,7 +29,7 @@ def index(call: Call) -> Json:
     """A list of experiments; with `metrics` or `params` (`declarations`) only these of each experiment."""
     group_number, is_independent = call.query("group"), call.flag("independent")
     if is_independent and group_number:
-        raise refuse("You cannot filter for independent experiments and group experiments at the same time.")
+        raise refusal("You cannot filter for independent experiments and group experiments at the same time.")
     group = call.store.runs.named(call.project, Kind.GROUP, group_number) if group_number else None
     default = METRICS_PAGE if call.flag("all") else LIMIT
     selected = runs.selection(call, "independent:true" if is_independent else "", default)
@@ -50,14 +50,14 @@ def metrics(call: Call) -> Json:
 def add_metrics(call: Call) -> MetricItem | Response:
     """Takes one object or a list: clients send the metrics of a second together."""
     if call.data in ({}, []):
-        return empty(201)  # clients send an empty body at their end
+        return empty_response(201)  # clients send an empty body at their end
     sent = call.data if isinstance(call.data, list) else [call.data]
     if len(sent) > MAX_ENTRIES:
-        raise refuse(f"One request takes at most {MAX_ENTRIES} entries of metrics, this one has {len(sent)}.")
+        raise refusal(f"One request takes at most {MAX_ENTRIES} entries of metrics, this one has {len(sent)}.")
     checked = [bodies.read(bodies.NewMetric, one) for one in sent]
     entries = [(one.values, clock.stamp(one.created_at) if one.created_at else None) for one in checked]
     made = call.store.metrics.add(call.run, entries)
-    return empty(201) if isinstance(call.data, list) else shaped(MetricItem, made[0])
+    return empty_response(201) if isinstance(call.data, list) else shaped(MetricItem, made[0])
 
 
 def jobs(call: Call) -> Json:
@@ -71,10 +71,10 @@ def job(call: Call) -> ExperimentJobItem:
     return experiment_job_item(call.run)
 
 
-def fixed(call: Call) -> NoReturn:
+def refuse_change(call: Call) -> NoReturn:
     """Tasks can't be changed: only distributed experiments had several."""
     _check_job(call)
-    raise refuse("The one task of an experiment can't be changed: change or delete the experiment.")
+    raise refusal("The one task of an experiment can't be changed: change or delete the experiment.")
 
 
 def job_statuses(call: Call) -> Json:
@@ -86,10 +86,10 @@ def _for_many(act: Callable[[Runs, Run], object], past: str) -> Callable[[Call],
     """The handler of an action on the experiments that the body names. `past`: its word in the activity log."""
 
     def handle(call: Call) -> Response:
-        for run in _many(call):
+        for run in _named_experiments(call):
             act(call.store.runs, run)
             call.note(past, run)
-        return empty()
+        return empty_response()
 
     return handle
 
@@ -97,7 +97,7 @@ def _for_many(act: Callable[[Runs, Run], object], past: str) -> Callable[[Call],
 stop_many, delete_many = _for_many(Runs.request_stop, "stopped"), _for_many(Runs.delete, "deleted")
 
 
-def everywhere(call: Call) -> Json:
+def index_of_all(call: Call) -> Json:
     """The experiments of all projects that the caller may read."""
     limit, _ = window(call.request)
     found = call.store.runs.latest(call.user, kind=Kind.EXPERIMENT, is_open=False, limit=min(limit, 1000))
@@ -109,7 +109,7 @@ def _check_job(call: Call) -> None:
         raise NotFound
 
 
-def _many(call: Call) -> list[Run]:
+def _named_experiments(call: Call) -> list[Run]:
     """The experiments that the body names. Raises NotFound before any of them is changed."""
     ids = call.data.get("ids") if isinstance(call.data, Mapping) else None
     if not isinstance(ids, list) or not all(isinstance(one, int) and 0 <= one < 2**63 for one in ids):
@@ -132,7 +132,7 @@ _report = partial(Endpoint, "POST", access=Access.TRACK)
 _TOKEN = "A token for tracking"
 
 ENDPOINTS = [
-    _list("/api/v1/experiments", everywhere, "Experiments of all projects", Access.USER, answer=ExperimentItem),
+    _list("/api/v1/experiments", index_of_all, "Experiments of all projects", Access.USER, answer=ExperimentItem),
     runs.listing(Kind.EXPERIMENT, index, _QUERY),
     runs.creation(Kind.EXPERIMENT),
     *runs.common(Kind.EXPERIMENT),
@@ -145,10 +145,10 @@ ENDPOINTS = [
     _list(_JOBS, jobs, "The tasks of an experiment", answer=ExperimentJobItem),
     Endpoint("GET", _JOB, job, "The task of an experiment", answer=ExperimentJobItem),
     *(
-        Endpoint(method, _JOB, fixed, "Refused: change the experiment", Access.WRITE, status=400)
+        Endpoint(method, _JOB, refuse_change, "Refused: change the experiment", Access.WRITE, status=400)
         for method in ("PATCH", "PUT", "DELETE")
     ),
-    Endpoint("PATCH", _ENTRY, fixed, "Refused: history stays", Access.WRITE, status=400),
+    Endpoint("PATCH", _ENTRY, refuse_change, "Refused: history stays", Access.WRITE, status=400),
     _list(_HISTORY, job_statuses, "The history of the task", answer=StatusItem),
     _report(
         _HISTORY,

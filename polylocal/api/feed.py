@@ -1,6 +1,6 @@
 """The feed of changes: wakes followers when a log grows or a run changes.
 
-Every message is a hint: followers look for themselves, and without any hint they look once a second.
+Every message is only a hint: followers read the state themselves, without a hint once a second.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from watchfiles import awatch
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
-LOOK_S = 1.0  # between two looks without a hint
+POLL_S = 1.0  # between two reads of the state without a hint
 _ALL = None  # the key of followers of all runs
 
 Key = str | int | None  # the path of a log, the pk of a run, or all runs
@@ -22,15 +22,15 @@ Key = str | int | None  # the path of a log, the pk of a run, or all runs
 
 @dataclass(eq=False)
 class Wakeup:
-    """What a follower waits on. `runs` are the pks of the runs that changed since the follower last cleared them."""
+    """Wakes one follower. `runs` are the pks of the runs that changed since the follower last cleared them."""
 
     event: asyncio.Event = field(default_factory=asyncio.Event)
     runs: set[int] = field(default_factory=set)
 
     async def wait(self) -> bool:
-        """Wait for a hint. False: none came within `LOOK_S`."""
+        """Wait for a hint. False: none came within `POLL_S`."""
         try:
-            await asyncio.wait_for(self.event.wait(), LOOK_S)
+            await asyncio.wait_for(self.event.wait(), POLL_S)
         except TimeoutError:
             return False
         self.event.clear()

@@ -20,8 +20,8 @@ _CHUNK = 1 << 18  # bytes
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 
 
-class MadeAnswer(StreamingResponse):
-    """Sends what a program or a thread of its own makes meanwhile. The program works as long as its reader takes."""
+class GeneratedResponse(StreamingResponse):
+    """Streams the output of a program or thread while it is produced. The program runs as long as the client reads."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class MadeAnswer(StreamingResponse):
         super().__init__(stream(pieces, of_program=True), status, headers, media)
 
 
-class FileAnswer(StreamingResponse):
+class OpenFileResponse(StreamingResponse):
     """Sends `size` bytes of an open file from its position on, and closes it."""
 
     def __init__(self, file: BinaryIO, size: int, media: str, headers: Mapping[str, str], status: int = 200) -> None:
@@ -51,19 +51,19 @@ class FileAnswer(StreamingResponse):
             self.file.close()
 
 
-def file_as_it_is(path: Path, media: str) -> FileAnswer:
+def growing_file(path: Path, media: str) -> OpenFileResponse:
     """A file that may be growing, up to its present end. Raises OSError."""
-    return opened_file(path.open("rb"), path.name, media)
+    return attachment(path.open("rb"), path.name, media)
 
 
-def opened_file(file: BinaryIO, name: str, media: str) -> FileAnswer:
+def attachment(file: BinaryIO, name: str, media: str) -> OpenFileResponse:
     """The rest of an open file, as an attachment of this name."""
     plain = name.isascii() and name.isprintable() and not set(name) & set('"\\')
     shown = f'filename="{name}"' if plain else f"filename*=utf-8''{quote(os.fsencode(name))}"
-    return FileAnswer(file, _rest(file), media, {"Content-Disposition": f"attachment; {shown}"})
+    return OpenFileResponse(file, _rest(file), media, {"Content-Disposition": f"attachment; {shown}"})
 
 
-def served_file(file: BinaryIO, media: str, variant: str = "") -> FileAnswer:
+def cacheable_file(file: BinaryIO, media: str, variant: str = "") -> OpenFileResponse:
     """The rest of an open file. A file that replaces it under the same name has another tag.
 
     `variant`: a part of the tag, for a file that is served as several content types. There is no `Last-Modified`, since
@@ -71,10 +71,10 @@ def served_file(file: BinaryIO, media: str, variant: str = "") -> FileAnswer:
     """
     about = os.fstat(file.fileno())
     tag = f'"{about.st_ino:x}-{about.st_mtime_ns:x}-{about.st_size:x}{variant}"'
-    return FileAnswer(file, _rest(file), media, {"ETag": tag, "Accept-Ranges": "bytes"})
+    return OpenFileResponse(file, _rest(file), media, {"ETag": tag, "Accept-Ranges": "bytes"})
 
 
-def part_of(answer: FileAnswer, asked: str | None, only_if: str | None) -> Response:
+def requested_range(answer: OpenFileResponse, asked: str | None, only_if: str | None) -> Response:
     """The requested range of bytes (RFC 9110, section 14), or the whole file without one.
 
     `asked`: the header `Range`. `only_if`: the header `If-Range`; a tag other than the answer's means the whole file.
@@ -89,7 +89,7 @@ def part_of(answer: FileAnswer, asked: str | None, only_if: str | None) -> Respo
         return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{answer.size}"})
     answer.file.seek(begin, os.SEEK_CUR)
     headers["Content-Range"] = f"bytes {begin}-{end - 1}/{answer.size}"
-    return FileAnswer(answer.file, end - begin, answer.headers["content-type"], headers, status=206)
+    return OpenFileResponse(answer.file, end - begin, answer.headers["content-type"], headers, status=206)
 
 
 def _span(asked: str, size: int) -> tuple[int, int] | None:

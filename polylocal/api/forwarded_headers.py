@@ -54,14 +54,14 @@ def of_answer(headers: Iterable[tuple[bytes, bytes]], our_cookies: Collection[st
     for name, value in headers:
         name = name.lower()
         if name == b"set-cookie":
-            if cookie := own_cookie(value, our_cookies, path):
+            if cookie := limited_cookie(value, our_cookies, path):
                 passed.append((name, cookie))
         elif _passes(name.decode("latin-1"), _ANSWER, _ANSWER_FAMILIES, _NOT_ANSWERED):
             passed.append((name, value))
     return [*passed, *_ADDED]
 
 
-def own_cookie(value: bytes, our_cookies: Collection[str], path: str = "/") -> bytes | None:
+def limited_cookie(value: bytes, our_cookies: Collection[str], path: str = "/") -> bytes | None:
     """A program's `Set-Cookie`, limited to its own host; None: it has the name of one of our cookies.
 
     Removes `Domain`, which would send the cookie to other hosts, and a `Path` outside of `path`.

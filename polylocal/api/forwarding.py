@@ -22,7 +22,7 @@ from polylocal import clock
 from polylocal.api import forwarded_headers, pages, sessions
 from polylocal.api.endpoint import Call
 from polylocal.api.kernel import long_responses
-from polylocal.api.middleware import passed_on
+from polylocal.api.middleware import release_slot
 from polylocal.api.server_programs import PROGRAMS
 from polylocal.paths import Home
 from polylocal.store.rows import Run
@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _WITHOUT_EFFECT = ("GET", "HEAD")
-_PATIENCE_S = 120  # from the start of a container until its program listens
-_PARTS_TRIES, _AGAIN_S = 12, 0.5  # for scripts, images and the like of a page, while its program starts
-_MOST_MESSAGE = 64 * 2**20  # bytes of a program's websocket message, such as a page of plots
+_START_TIMEOUT_S = 120  # from the start of a container until its program listens
+_MAX_PART_TRIES, _RETRY_S = 12, 0.5  # for scripts, images and the like of a page, while its program starts
+_MAX_MESSAGE = 64 * 2**20  # bytes of a program's websocket message, such as a page of plots
 _STARTING_S = 1  # until the page of a starting program is loaded again
 
 
@@ -53,7 +53,7 @@ class Target:
     prefix: str = "/"
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         return f"{self.run.address or '127.0.0.1'}:{self.run.port}"
 
 
@@ -74,25 +74,25 @@ class Forwarder:
 
         Raises HTTPException 503: the reader's quota of open streams is used up.
         """
-        with long_responses.opened(target.call) as permission:  # a program may take any time until it answers
+        with long_responses.stream_slot(target.call) as permission:  # a program may take any time until it answers
             answer = await self._answer(request, target)
         if permission.ended.is_set():
-            return await long_responses.refused(answer)
-        return long_responses.guarded(target.call, answer)
+            return await long_responses.revoked(answer)
+        return long_responses.while_permitted(target.call, answer)
 
     async def _answer(self, request: Request, target: Target) -> Response:
         import httpx2
 
         run = target.run
-        url = f"http://{target.place}{target.path}"
+        url = f"http://{target.address}{target.path}"
         passed = forwarded_headers.of_request(request.headers.items(), sessions.OURS)
         headers = [*passed, ("host", request.headers.get("host", "localhost")), *self._credentials(run)]
         try:
-            answer = await self._asked(request, url, headers, run)
+            answer = await self._send(request, url, headers, run)
         except httpx2.RequestError as error:
             # the engine's own proxy accepts connections before the program listens, and closes them
-            if request.method in _WITHOUT_EFFECT and await self._is_young(run):
-                return starting(f"{run.unique_name} is starting")
+            if request.method in _WITHOUT_EFFECT and await self._is_starting(run):
+                return starting_page(f"{run.unique_name} is starting")
             log.info("run=%s: its page did not answer: %r", run.label, error)
             text = f"{html.escape(run.unique_name)} did not answer; its log may say why."
             return pages.page(502, "No answer", text)
@@ -101,7 +101,7 @@ class Forwarder:
             return pages.page(502, "No answer", f"{html.escape(run.unique_name)} gave no answer that can be shown.")
         # also closes it when the browser leaves before the first byte
         close = BackgroundTask(answer.aclose)
-        shown = StreamingResponse(_body(answer), status_code=answer.status_code, background=close)
+        shown = StreamingResponse(_stream_body(answer), status_code=answer.status_code, background=close)
         shown.raw_headers = forwarded_headers.of_answer(answer.headers.raw, sessions.OURS, target.prefix)
         return shown
 
@@ -109,14 +109,16 @@ class Forwarder:
         """Open a websocket to the program and pass messages on until one end closes."""
         from websockets.exceptions import WebSocketException
 
-        passed_on(socket.scope)
+        release_slot(socket.scope)
         await socket.receive()  # the handshake; before it is accepted, only a disconnect can follow
         try:
-            with long_responses.opened(target.call) as permission:  # a program may take any time until it answers
-                opening = self._opened(socket, target)
-                async with await _before(opening, long_responses.left(socket), permission.ended.wait()) as other:
+            with long_responses.stream_slot(target.call) as permission:  # a program may take any time until it answers
+                opening = self._connect(socket, target)
+                async with await _unless_ended(
+                    opening, long_responses.wait_for_disconnect(socket), permission.ended.wait()
+                ) as other:
                     await socket.accept(other.subprotocol)
-                    await _both_ways(socket, other, permission.ended)
+                    await _relay(socket, other, permission.ended)
         except (OSError, WebSocketException) as error:
             log.info("run=%s: its websocket did not open: %r", target.run.label, error)
             await socket.close(1011)
@@ -126,7 +128,7 @@ class Forwarder:
             with suppress(WebSocketDisconnect, RuntimeError, OSError):
                 await socket.close(1008)
 
-    async def _opened(self, socket: WebSocket, target: Target) -> ClientConnection:
+    async def _connect(self, socket: WebSocket, target: Target) -> ClientConnection:
         """Connect to the program's websocket. Raises OSError, WebSocketException."""
         from websockets.asyncio.client import connect
 
@@ -134,19 +136,19 @@ class Forwarder:
         passed = forwarded_headers.of_request(socket.headers.items(), sessions.OURS)
         kept = [(name, value) for name, value in passed if name != "origin"]
         return await connect(
-            f"ws://{target.place}{target.path}",
+            f"ws://{target.address}{target.path}",
             # the program compares `Origin` and `Host`
-            origin=f"http://{target.place}",  # type: ignore[arg-type]
+            origin=f"http://{target.address}",  # type: ignore[arg-type]
             subprotocols=wanted,
             additional_headers=[*kept, *self._credentials(target.run)],
-            max_size=_MOST_MESSAGE,
-            open_timeout=_PATIENCE_S,  # Jupyter answers when the kernel has started
+            max_size=_MAX_MESSAGE,
+            open_timeout=_START_TIMEOUT_S,  # Jupyter answers when the kernel has started
             ping_interval=None,  # the browser's connection has pings
             compression=None,
             proxy=None,
         )
 
-    async def _asked(self, request: Request, url: str, headers: list[tuple[str, str]], run: Run) -> httpx2.Response:
+    async def _send(self, request: Request, url: str, headers: list[tuple[str, str]], run: Run) -> httpx2.Response:
         """Send a request to the program; repeat one without effect. Raises httpx2.RequestError."""
         import httpx2
 
@@ -159,7 +161,7 @@ class Forwarder:
             )
         has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
         is_read = asyncio.Event()
-        body = _read(request, is_read) if has_body else None
+        body = _read_body(request, is_read) if has_body else None
         if not has_body:
             is_read.set()
         sent = self._client.build_request(request.method, url, headers=headers, content=body)
@@ -167,37 +169,37 @@ class Forwarder:
         failures = 0
         while True:
             try:
-                passed_on(request.scope)
+                release_slot(request.scope)
                 # ended when the client leaves: a response may never come
-                return await _before(self._client.send(sent, stream=True), _has_left(request, is_read))
+                return await _unless_ended(self._client.send(sent, stream=True), _wait_for_disconnect(request, is_read))
             except httpx2.RequestError:
                 failures += 1
                 if not (has_no_effect and await self._is_sent_again(request, run, failures)):
                     raise
             # the first time at once: the program may have just closed a connection that was kept
-            await asyncio.sleep(0 if failures == 1 else _AGAIN_S)
+            await asyncio.sleep(0 if failures == 1 else _RETRY_S)
 
     async def _is_sent_again(self, request: Request, run: Run, failures: int) -> bool:
-        """Once for any request; up to `_PARTS_TRIES` times for a part of a page while its program starts."""
-        return failures == 1 or failures < _PARTS_TRIES and _is_part(request) and await self._is_young(run)
+        """Once for any request; up to `_MAX_PART_TRIES` times for a part of a page while its program starts."""
+        return failures == 1 or failures < _MAX_PART_TRIES and _is_part(request) and await self._is_starting(run)
 
-    async def _is_young(self, run: Run) -> bool:
-        """Whether its container has run for less than `_PATIENCE_S`, without the time of the build."""
+    async def _is_starting(self, run: Run) -> bool:
+        """Whether its container has run for less than `_START_TIMEOUT_S`, without the time of the build."""
         since = await run_in_threadpool(self._runs.running_since, run)
-        return since is not None and clock.seconds_between(since, clock.now()) < _PATIENCE_S
+        return since is not None and clock.seconds_between(since, clock.now()) < _START_TIMEOUT_S
 
     def _credentials(self, run: Run) -> list[tuple[str, str]]:
         return PROGRAMS[run.kind].credentials(run, self._home)
 
 
-def starting(what: str) -> Response:
+def starting_page(what: str) -> Response:
     """The page of a program that does not answer yet. It reloads itself."""
     answer = pages.page(503, "Starting", f"{html.escape(what)}. This page looks again every second.")
     answer.headers["Refresh"] = answer.headers["Retry-After"] = str(_STARTING_S)
     return answer
 
 
-async def _before(work: Coroutine[Any, Any, T], *ends: Coroutine[Any, Any, object]) -> T:
+async def _unless_ended(work: Coroutine[Any, Any, T], *ends: Coroutine[Any, Any, object]) -> T:
     """The result of the work. Raises ClientDisconnect: one of `ends` came first."""
     working, ending = asyncio.ensure_future(work), [asyncio.ensure_future(each) for each in ends]
     try:
@@ -210,14 +212,14 @@ async def _before(work: Coroutine[Any, Any, T], *ends: Coroutine[Any, Any, objec
             task.cancel()
 
 
-async def _has_left(request: Request, is_read: asyncio.Event) -> None:
+async def _wait_for_disconnect(request: Request, is_read: asyncio.Event) -> None:
     """Wait until the client leaves; before `is_read`, the reader of the body would notice that."""
     await is_read.wait()
     while (await request.receive())["type"] != "http.disconnect":
         continue
 
 
-async def _read(request: Request, is_read: asyncio.Event) -> AsyncIterator[bytes]:
+async def _read_body(request: Request, is_read: asyncio.Event) -> AsyncIterator[bytes]:
     async for chunk in request.stream():
         yield chunk
     is_read.set()
@@ -228,7 +230,7 @@ def _no_cookies() -> CookieJar:
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
-async def _body(answer: httpx2.Response) -> AsyncIterator[bytes]:
+async def _stream_body(answer: httpx2.Response) -> AsyncIterator[bytes]:
     try:
         async for chunk in answer.aiter_raw():
             yield chunk
@@ -236,7 +238,7 @@ async def _body(answer: httpx2.Response) -> AsyncIterator[bytes]:
         await answer.aclose()
 
 
-async def _both_ways(socket: WebSocket, other: ClientConnection, over: asyncio.Event) -> None:
+async def _relay(socket: WebSocket, other: ClientConnection, over: asyncio.Event) -> None:
     """Pass messages on until one end closes, then close the other alike; or until the permission ends."""
     from websockets.exceptions import ConnectionClosedError
 
@@ -244,7 +246,7 @@ async def _both_ways(socket: WebSocket, other: ClientConnection, over: asyncio.E
         while True:
             message = await socket.receive()
             if message["type"] == "websocket.disconnect":
-                await other.close(_code(message.get("code")), message.get("reason") or "")
+                await other.close(_close_code(message.get("code")), message.get("reason") or "")
                 return
             text = message.get("text")
             await other.send(text if text is not None else message["bytes"])
@@ -254,7 +256,7 @@ async def _both_ways(socket: WebSocket, other: ClientConnection, over: asyncio.E
             async for message in other:
                 await (socket.send_text(message) if isinstance(message, str) else socket.send_bytes(message))
         ended = other.protocol.close_rcvd or other.protocol.close_sent  # we close after a message that is too long
-        await socket.close(_code(ended.code if ended else None), ended.reason if ended else "")
+        await socket.close(_close_code(ended.code if ended else None), ended.reason if ended else "")
 
     async def end() -> None:
         await over.wait()
@@ -269,7 +271,7 @@ async def _both_ways(socket: WebSocket, other: ClientConnection, over: asyncio.E
             log.debug("a websocket ended: %r", result)
 
 
-def _code(code: int | None) -> int:
+def _close_code(code: int | None) -> int:
     """A close code that may be sent: some codes only mean that there was none."""
     return code if code and code not in (1005, 1006, 1015) else 1000
 

@@ -3,7 +3,17 @@
 from starlette.responses import Response
 
 from polylocal.api import bodies, experiments, results, run_creation, runs
-from polylocal.api.endpoint import PROJECT, Access, Call, Endpoint, Query, empty, refuse, run_path, runs_path
+from polylocal.api.endpoint import (
+    PROJECT,
+    Access,
+    Call,
+    Endpoint,
+    Query,
+    empty_response,
+    refusal,
+    run_path,
+    runs_path,
+)
 from polylocal.api.run_objects import detail
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.experiments import GroupResults, MetricItem
@@ -18,7 +28,7 @@ def create(call: Call) -> Json:
     body = call.body(bodies.NewGroup)
     selected = _selected(call.project, body.experiment_ids, call.store) if body.experiment_ids else []
     if body.source is None and body.check_specification:
-        raise refuse("Experiment Group expects a `content`.")
+        raise refusal("Experiment Group expects a `content`.")
     new = run_creation.check(call.project, call.user, Kind.GROUP, body, call.context)
     group = call.store.runs.insert(call.project, call.user, new)
     if group.group_type == "selection":
@@ -31,7 +41,7 @@ def stop(call: Call) -> Response:
     """With `pending`, only the experiments that have not begun are stopped."""
     call.store.groups.stop(call.run, pending_only=call.body(bodies.StoppedGroup).pending)
     call.note("stopped", call.run)
-    return empty()
+    return empty_response()
 
 
 def select(call: Call) -> Json:
@@ -39,7 +49,7 @@ def select(call: Call) -> Json:
     body = call.body(bodies.ChangedSelection)
     group = call.store.runs.get(call.project, Kind.GROUP, call.number("id"))
     if group.group_type != "selection":
-        raise refuse("This group is a not a selection.")
+        raise refusal("This group is a not a selection.")
     call.store.groups.select(group, _selected(call.project, body.experiment_ids, call.store), body.operation)
     return detail(call.store.runs.by_pk(group.pk), call.project, call.user, call.context)
 
@@ -49,7 +59,7 @@ def table(call: Call) -> GroupResults | Response:
     try:
         named = results.parameters(call.query("metric"), call.query("optimization"))
     except ValueError as error:
-        raise refuse("optimization is `maximize` or `minimize`.") from error
+        raise refusal("optimization is `maximize` or `minimize`.") from error
     found = results.results(call.store, call.run, named)
     if call.query("format") == "csv":
         return Response(results.as_csv(found), media_type="text/csv")
@@ -59,7 +69,7 @@ def table(call: Call) -> GroupResults | Response:
 def _selected(project: Project, ids: list[int], store: Store) -> list[Run]:
     found = store.groups.find(project, ids)
     if len(found) != len(set(ids)):
-        raise refuse("Experiments selection is not valid.")
+        raise refusal("Experiments selection is not valid.")
     return found
 
 

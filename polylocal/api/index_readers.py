@@ -9,8 +9,8 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 
-_STAYS_S = 60.0
-_MOST = 1000
+_KEEP_S = 60.0
+_MAX_ENTRIES = 1000
 
 
 class IndexReaders:
@@ -24,11 +24,11 @@ class IndexReaders:
         with self._lock:
             self._read[client, path] = (time.monotonic(), sha256)
             self._read.move_to_end((client, path))
-            if len(self._read) > _MOST:
+            if len(self._read) > _MAX_ENTRIES:
                 self._read.popitem(last=False)
 
     def recall(self, client: str, path: Path) -> str | None:
         """The SHA-256 of the content; None: the client read none within the last minute."""
         with self._lock:
             when, sha256 = self._read.get((client, path), (0.0, ""))
-        return sha256 if sha256 and time.monotonic() - when < _STAYS_S else None
+        return sha256 if sha256 and time.monotonic() - when < _KEEP_S else None

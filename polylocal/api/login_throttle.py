@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 from starlette.exceptions import HTTPException
 
-MOST = 10  # wrong passwords
+MAX_FAILURES = 10  # wrong passwords
 WITHIN_S = 300.0
-MOST_AT_ONCE = 8  # each computes a hash on a thread
-_NAMES = 10_000  # remembered
+MAX_AT_ONCE = 8  # each computes a hash on a thread
+_MAX_NAMES = 10_000  # remembered
 
 
 class TooManyAttempts(HTTPException):
@@ -27,16 +27,16 @@ class TooManyAttempts(HTTPException):
 class LoginThrottle:
     """Counts wrong passwords in memory, by name and address. Thread-safe."""
 
-    def __init__(self, most: int = MOST, within_s: float = WITHIN_S) -> None:
-        self._most = most
+    def __init__(self, max_failures: int = MAX_FAILURES, within_s: float = WITHIN_S) -> None:
+        self._max_failures = max_failures
         self._within_s = within_s
         self._wrong: dict[str, deque[float]] = {}
         self._lock = threading.Lock()
-        self._slots = threading.BoundedSemaphore(MOST_AT_ONCE)
+        self._slots = threading.BoundedSemaphore(MAX_AT_ONCE)
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """A slot for checking a password. Raises HTTPException 503 instead of waiting, which would hold a thread."""
+        """Hold a slot for checking a password. Raises HTTPException 503 instead of waiting, which would hold a thread."""
         if not self._slots.acquire(blocking=False):
             words = "Too many log-ins at once; try again in a moment."
             raise HTTPException(503, words, {"Retry-After": "1"})
@@ -45,31 +45,31 @@ class LoginThrottle:
         finally:
             self._slots.release()
 
-    def wait_s(self, who: str) -> float:
+    def wait_s(self, key: str) -> float:
         """Seconds until the next attempt is allowed; 0: now."""
         now = time.monotonic()
         with self._lock:
-            times = self._recent(who, now)
-            return times[0] + self._within_s - now if len(times) >= self._most else 0.0
+            times = self._recent(key, now)
+            return times[0] + self._within_s - now if len(times) >= self._max_failures else 0.0
 
-    def check(self, who: str) -> None:
+    def check(self, key: str) -> None:
         """Raises TooManyAttempts."""
-        if wait_s := self.wait_s(who):
+        if wait_s := self.wait_s(key):
             raise TooManyAttempts(wait_s)
 
-    def was_wrong(self, who: str) -> None:
+    def record_failure(self, key: str) -> None:
         now = time.monotonic()
         with self._lock:
-            while len(self._wrong) >= _NAMES:
+            while len(self._wrong) >= _MAX_NAMES:
                 del self._wrong[next(iter(self._wrong))]
-            self._wrong.setdefault(who, deque(maxlen=self._most)).append(now)
+            self._wrong.setdefault(key, deque(maxlen=self._max_failures)).append(now)
 
-    def was_right(self, who: str) -> None:
+    def record_success(self, key: str) -> None:
         with self._lock:
-            self._wrong.pop(who, None)
+            self._wrong.pop(key, None)
 
-    def _recent(self, who: str, now: float) -> deque[float]:
-        times = self._wrong.get(who, deque[float]())
+    def _recent(self, key: str, now: float) -> deque[float]:
+        times = self._wrong.get(key, deque[float]())
         while times and times[0] <= now - self._within_s:
             times.popleft()
         return times

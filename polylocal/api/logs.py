@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse, run_path
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty_response, refusal, run_path
 from polylocal.api.feed import Feed, Wakeup
-from polylocal.api.file_responses import file_as_it_is
+from polylocal.api.file_responses import growing_file
 from polylocal.api.kinds import kinds_with
 from polylocal.api.worker_pools import stream
 from polylocal.errors import NotFound
@@ -31,7 +31,7 @@ def show(call: Call) -> Response:
     if call.flag("timestamps"):
         return StreamingResponse(stream(logs.stamped(path)), media_type=_MEDIA) if path.exists() else missing
     try:
-        return file_as_it_is(path, _MEDIA)
+        return growing_file(path, _MEDIA)
     except FileNotFoundError:
         return missing
 
@@ -48,17 +48,17 @@ def append(call: Call) -> Response:
     data = call.data
     lines = [data] if isinstance(data, str) else data
     if lines == {}:
-        return empty()  # clients end with an empty body
+        return empty_response()  # clients end with an empty body
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-        raise refuse("Logs handler expects `data` to be a string or list of strings.")
+        raise refusal("Logs handler expects `data` to be a string or list of strings.")
     if len(lines) > MAX_LINES:
-        raise refuse(f"One request takes at most {MAX_LINES} lines of a log, this one has {len(lines)}.")
+        raise refusal(f"One request takes at most {MAX_LINES} lines of a log, this one has {len(lines)}.")
     if call.run.is_managed and not is_done(call.run.status):
-        raise refuse(f"The log of {call.run.unique_name} is written by its container.")
+        raise refusal(f"The log of {call.run.unique_name} is written by its container.")
     with logs.LogWriter(call.context.log_path(call.run), max_mib=call.context.settings.max_log_mib) as writer:
         for line in lines:
             writer.write_line(line)
-    return empty()
+    return empty_response()
 
 
 @dataclass
@@ -83,12 +83,12 @@ async def follow(source: Plain | logs.Stamped, run: Run, store: Store, feed: Fee
                 yield chunk
             if is_over:
                 return
-            while await only_grew(wakeup):
+            while await wait_for_growth(wakeup):
                 for chunk in source.read():  # it was just written and is in memory: not worth a thread
                     yield chunk
 
 
-async def only_grew(wakeup: Wakeup) -> bool:
+async def wait_for_growth(wakeup: Wakeup) -> bool:
     """Wait for a hint. False: the run itself changed, or no hint came in time."""
     return await wakeup.wait() and not wakeup.runs
 

@@ -14,7 +14,7 @@ from polylocal.store.rows import Figures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
-_LOOK_S = 5.0  # figures of the database are reused for so long
+_CACHE_S = 5.0  # figures of the database are reused for so long
 
 
 class EngineTimes:
@@ -49,7 +49,7 @@ class Monitor:
 
 
 class _Figures(Collector):
-    """The figures of the database and the disk, counted when somebody reads the metrics."""
+    """The figures of the database and the disk, counted when a client reads the metrics."""
 
     def __init__(self, store: Store, disk: Disk, engine_state: Callable[[], str | None]) -> None:
         self._store = store
@@ -61,7 +61,7 @@ class _Figures(Collector):
         return []  # else registering would count already
 
     def collect(self) -> Iterable[Metric]:
-        figures = self._look()
+        figures = self._current()
         runs = GaugeMetricFamily("polylocal_runs", "Runs by kind and status.", labels=["kind", "status"])
         for kind, status, count in figures.runs:
             runs.add_metric([kind, status], count)
@@ -87,9 +87,9 @@ class _Figures(Collector):
         version.add_metric([__version__], 1)
         yield version
 
-    def _look(self) -> Figures:
+    def _current(self) -> Figures:
         now = time.monotonic()
-        if self._figures is None or now - self._figures[0] > _LOOK_S:
+        if self._figures is None or now - self._figures[0] > _CACHE_S:
             self._figures = (now, self._store.usage.figures())
         return self._figures[1]
 

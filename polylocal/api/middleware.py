@@ -20,11 +20,11 @@ from polylocal.api import origins
 log = logging.getLogger(__name__)
 
 CLIENT_S = 30.0  # for the next piece of a request's body, and for one piece of a response
-LEAST_RATE = 1024.0  # bytes a second of a whole body, after the first `CLIENT_S`
-MOST_WORKING = 256  # requests at work
-MOST_PARAMETERS = 1000  # of a query string
-MOST_OPEN = 2000  # requests and websockets in all
-PASSED_ON = "polylocal.passed-on"  # in the scope: a function that gives back the place among the requests at work
+MIN_RATE = 1024.0  # bytes a second of a whole body, after the first `CLIENT_S`
+MAX_WORKING = 256  # requests at work
+MAX_PARAMETERS = 1000  # of a query string
+MAX_OPEN = 2000  # requests and websockets in all
+RELEASE_SLOT = "polylocal.release-slot"  # in the scope: a function that releases the request's slot
 ABORT = "polylocal.abort"  # in the scope: a function that ends the connection and drops unsent bytes
 ALWAYS = ("/healthz", "/_health")  # answered at any load: a busy daemon is alive
 _PIECE = 64 * 1024  # bytes
@@ -84,7 +84,7 @@ class OriginCheck(ConnectionMiddleware):
         host = headers.get("host")
         if host is not None and not self._is_ours(host):
             name = _name_of(host)
-            return f"`{name:.100}` is no name of this machine; if it is one, add it to the setting allowed_hosts."
+            return f"`{name:.100}` is not a name of this machine; if it is one, add it to the setting allowed_hosts."
         if scope["type"] == "http" and scope["method"] in _SAFE:
             return None
         origin = headers.get("origin")
@@ -109,13 +109,13 @@ class OriginCheck(ConnectionMiddleware):
 class QueryLimit(ConnectionMiddleware):
     """Refuses query strings with too many parameters, which take long to parse."""
 
-    def __init__(self, app: ASGIApp, most: int = MOST_PARAMETERS) -> None:
+    def __init__(self, app: ASGIApp, max_parameters: int = MAX_PARAMETERS) -> None:
         super().__init__(app)
-        self._most = most
+        self._max = max_parameters
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get("query_string", b"").count(b"&") >= self._most:
-            await _refuse(scope, receive, send, 400, f"The query string has more than {self._most} parameters.")
+        if scope.get("query_string", b"").count(b"&") >= self._max:
+            await _refuse(scope, receive, send, 400, f"The query string has more than {self._max} parameters.")
             return
         await self._app(scope, receive, send)
 
@@ -123,27 +123,27 @@ class QueryLimit(ConnectionMiddleware):
 class ConcurrencyLimit(ConnectionMiddleware):
     """Answers 503 with `Retry-After` to requests beyond what the daemon can work on at a time."""
 
-    def __init__(self, app: ASGIApp, most_working: int = MOST_WORKING, most_open: int = MOST_OPEN) -> None:
+    def __init__(self, app: ASGIApp, max_working: int = MAX_WORKING, max_open: int = MAX_OPEN) -> None:
         super().__init__(app)
-        self._most_working = most_working
-        self._most_open = most_open
+        self._max_working = max_working
+        self._max_open = max_open
         self._lock = threading.Lock()  # containers have an event loop of their own
         self.working = 0  # requests without a response yet
         self._open = 0  # all requests and websockets
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_full = self.working >= self._most_working or self._open >= self._most_open
+        is_full = self.working >= self._max_working or self._open >= self._max_open
         if is_full and scope["path"].rstrip("/") not in ALWAYS:
             words = "Too many requests at once; try again in a moment."
             await _refuse(scope, receive, send, 503, words, {"Retry-After": "2"})
             return
-        place = _Slot(self, awaits_body=scope["type"] == "http" and _has_body(scope))
-        scope[PASSED_ON] = place.leave
+        slot = _Slot(self, awaits_body=scope["type"] == "http" and _has_body(scope))
+        scope[RELEASE_SLOT] = slot.leave
         self.count(opened=1)
         try:
-            await self._app(scope, place.receiving(receive), place.sending(send))
+            await self._app(scope, slot.receiving(receive), slot.sending(send))
         finally:
-            place.leave()
+            slot.leave()
             self.count(opened=-1)
 
     def count(self, *, opened: int = 0, working: int = 0) -> None:
@@ -153,11 +153,11 @@ class ConcurrencyLimit(ConnectionMiddleware):
 
 
 class _Slot:
-    """The place of one request among those at work: from the arrival of its whole body until its response begins, or
-    until another program works on it."""
+    """A concurrency slot of one request: from the end of the request body to the start of the response, or until
+    another program works on it."""
 
-    def __init__(self, admission: ConcurrencyLimit, *, awaits_body: bool) -> None:
-        self._admission = admission
+    def __init__(self, limit: ConcurrencyLimit, *, awaits_body: bool) -> None:
+        self._limit = limit
         self._awaits_body = awaits_body
         self._is_taken = False
         if not awaits_body:
@@ -165,14 +165,14 @@ class _Slot:
 
     def _take(self) -> None:
         self._is_taken = True
-        self._admission.count(working=1)
+        self._limit.count(working=1)
 
     def leave(self) -> None:
-        """Give the place back for good. Idempotent."""
+        """Release the slot for good. Idempotent."""
         self._awaits_body = False
         if self._is_taken:
             self._is_taken = False
-            self._admission.count(working=-1)
+            self._limit.count(working=-1)
 
     def receiving(self, receive: Receive) -> Receive:
         async def received() -> Message:
@@ -193,7 +193,7 @@ class _Slot:
 
 
 class ClientTimeout(ConnectionMiddleware):
-    """Ends the requests of clients that neither send nor read, since they hold places that others need."""
+    """Closes connections of idle clients, which would block slots."""
 
     def __init__(self, app: ASGIApp, client_s: float = CLIENT_S) -> None:
         super().__init__(app)
@@ -215,7 +215,7 @@ class ClientTimeout(ConnectionMiddleware):
             except TimeoutError as error:
                 words = f"The rest of the body did not come within {self._client_s:g} s."
                 raise HTTPException(408, words, {"Connection": "close"}) from error
-            left_s += len(message.get("body", b"")) / LEAST_RATE - (clock() - began)
+            left_s += len(message.get("body", b"")) / MIN_RATE - (clock() - began)
             has_body = message.get("more_body", False)
             return message
 
@@ -225,11 +225,11 @@ class ClientTimeout(ConnectionMiddleware):
                     async with asyncio.timeout(self._client_s):
                         await send(piece)
             except TimeoutError as error:
-                raise Slow(f"the client took nothing for {self._client_s:g} s") from error
+                raise SlowClient(f"the client took nothing for {self._client_s:g} s") from error
 
         try:
             await self._app(scope, receiving, sending)
-        except Slow as error:  # a response that has begun can't become an error
+        except SlowClient as error:  # a response that has begun can't become an error
             log.info("%s: ended: %s", scope["path"], error)
             abort(scope)
         except ClientDisconnect:  # in the middle of a body
@@ -262,13 +262,13 @@ def abort(scope: Scope) -> None:
         end()
 
 
-def passed_on(scope: Scope) -> None:
-    """Give back the place among the requests at work: another program works on this one."""
-    if leave := scope.get(PASSED_ON):
+def release_slot(scope: Scope) -> None:
+    """Release the slot of a request on which another program works."""
+    if leave := scope.get(RELEASE_SLOT):
         leave()
 
 
-class Slow(Exception):
+class SlowClient(Exception):
     """The client reads too slowly."""
 
 

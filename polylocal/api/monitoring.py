@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from polylocal.api import bodies, system
 from polylocal.api.api_context import ApiContext
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty_response, refusal
 from polylocal.api.kernel import Threads
 from polylocal.api.kinds import TRAITS
 from polylocal.api.metrics import CONTENT_TYPE
@@ -21,7 +21,7 @@ from polylocal.store.rows import Run
 
 
 def health(call: Call) -> Response:
-    return empty()
+    return empty_response()
 
 
 def status(call: Call) -> Response:
@@ -67,9 +67,9 @@ def _budget(call: Call) -> float | None:
     try:
         budget = float(text) if text else None
     except ValueError as error:
-        raise refuse("`budget_gib` is a number.") from error
+        raise refusal("`budget_gib` is a number.") from error
     if budget is not None and not (math.isfinite(budget) and budget >= 0):
-        raise refuse("`budget_gib` is a number of GiB, 0 or more.")
+        raise refusal("`budget_gib` is a number of GiB, 0 or more.")
     return budget
 
 

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from polylocal.store.users import hash_of
 
 LIFE_S = 60.0  # of a code
-MOST_EACH = 50  # unused codes of one owner; a further one replaces the oldest
+MAX_PER_OWNER = 50  # unused codes of one owner; a further one replaces the oldest
 
 Permission = TypeVar("Permission")
 
@@ -32,12 +32,12 @@ class OneTimeCodes(Generic[Permission]):
         self._issued: dict[str, _Issued[Permission]] = {}  # the oldest first
 
     def issue(self, permission: Permission, owner: Hashable, about: Hashable = None) -> str:
-        """A new code of 40 hex digits. `MOST_EACH` limits those of an `owner`; `waiting_s` finds it by `about`."""
+        """A new code of 40 hex digits. `MAX_PER_OWNER` limits those of an `owner`; `waiting_s` finds it by `about`."""
         code = secrets.token_hex(20)
         with self._lock:
             self._forget_old()
             theirs = [key for key, issued in self._issued.items() if issued.owner == owner]
-            for key in theirs[: max(0, len(theirs) - MOST_EACH + 1)]:
+            for key in theirs[: max(0, len(theirs) - MAX_PER_OWNER + 1)]:
                 del self._issued[key]
             self._issued[hash_of(code)] = _Issued(permission, owner, about, self._now())
         return code

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the table of endpoints and the models. Pure."""
+"""The OpenAPI document, generated from the table of endpoints and the models. Pure."""
 
 import re
 from collections.abc import Iterable

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from starlette.responses import JSONResponse, Response
 
-from polylocal.api.endpoint import Call, Endpoint, Query, refuse, run_path
-from polylocal.api.file_responses import MadeAnswer, opened_file
+from polylocal.api.endpoint import Call, Endpoint, Query, refusal, run_path
+from polylocal.api.file_responses import GeneratedResponse, attachment
 from polylocal.api.kinds import kinds_with
 from polylocal.api.shapes.runs import TreeItem
 from polylocal.errors import NotFound
@@ -21,23 +21,23 @@ from polylocal.files import folders
 from polylocal.files.archives import Archive
 from polylocal.statuses import Kind
 
-MOST_LISTED = 100_000  # entries of one folder in one answer
+MAX_LISTED = 100_000  # entries of one folder in one answer
 _CHUNK = 1 << 18
 
 
 def download(call: Call) -> Response:
     """All outputs as tar.gz, generated while it is sent. Names are relative to the outputs folder."""
-    folder = _folder(call)
+    folder = _outputs_folder(call)
     if not folder.is_dir():
         raise NotFound("The run has no outputs.")
     name = f"{call.run.unique_name.replace('.', '_')}.tar.gz"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return MadeAnswer(_archive(folder), headers=headers, media="application/gzip")
+    return GeneratedResponse(_archive(folder), headers=headers, media="application/gzip")
 
 
 def tree(call: Call) -> TreeItem:
-    path, top = call.query("path") or "", _folder(call)
-    missing = refuse(f"There is no folder `{path:.100}` in the outputs.")
+    path, top = call.query("path") or "", _outputs_folder(call)
+    missing = refusal(f"There is no folder `{path:.100}` in the outputs.")
     try:
         opened = _open(top, path)
     except OSError as error:
@@ -45,38 +45,38 @@ def tree(call: Call) -> TreeItem:
     try:
         if not stat.S_ISDIR(os.fstat(opened).st_mode):
             raise missing
-        found = list(itertools.islice(folders.entries(opened), MOST_LISTED + 1))
+        found = list(itertools.islice(folders.entries(opened), MAX_LISTED + 1))
     finally:
         os.close(opened)
-    if len(found) > MOST_LISTED:
-        raise refuse(f"The folder has more than {MOST_LISTED} entries: download the outputs to see them.")
+    if len(found) > MAX_LISTED:
+        raise refusal(f"The folder has more than {MAX_LISTED} entries: download the outputs to see them.")
     inside = {name for name, about in found if _is_folder(top, f"{path}/{name}", about)}
     return {
-        "files": [(_shown(name), about.st_size) for name, about in found if name not in inside],
-        "dirs": [_shown(name) for name in sorted(inside)],
+        "files": [(_as_text(name), about.st_size) for name, about in found if name not in inside],
+        "dirs": [_as_text(name) for name in sorted(inside)],
     }
 
 
 def file(call: Call) -> Response:
     path = call.query("path")
     if not path:
-        raise refuse("Files view expect a path to the file.")
+        raise refusal("Files view expect a path to the file.")
     try:
-        opened = _open(_folder(call), path)
+        opened = _open(_outputs_folder(call), path)
     except OSError:
-        return _no_file(path)
+        return _file_not_found(path)
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
-        return _no_file(path)
+        return _file_not_found(path)
     name = path.rstrip("/").rpartition("/")[2]
-    return opened_file(open(opened, "rb"), name, mimetypes.guess_type(name)[0] or "application/octet-stream")
+    return attachment(open(opened, "rb"), name, mimetypes.guess_type(name)[0] or "application/octet-stream")
 
 
-def _no_file(path: str) -> Response:
+def _file_not_found(path: str) -> Response:
     return JSONResponse(f"File not found: file_path={path}", status_code=404)
 
 
-def _folder(call: Call) -> Path:
+def _outputs_folder(call: Call) -> Path:
     """The outputs folder of the run. Raises NotFound."""
     if call.run.outputs is None:
         raise NotFound("The run has no outputs.")
@@ -86,13 +86,13 @@ def _folder(call: Call) -> Path:
 def _open(folder: Path, path: str) -> int:
     """Open a path in the outputs. Links are followed inside the folder only. Raises OSError, InvalidInput."""
     if "\0" in path:
-        raise refuse("The path contains a NUL byte.")
+        raise refusal("The path contains a NUL byte.")
     try:
         return folders.open_inside(folder, path)
     except folders.LeadsOut as error:
-        raise refuse(f"`{path:.100}` leads out of the outputs folder.") from error
+        raise refusal(f"`{path:.100}` leads out of the outputs folder.") from error
     except UnicodeEncodeError as error:
-        raise refuse("The path contains an incomplete character.") from error
+        raise refusal("The path contains an incomplete character.") from error
 
 
 def _is_folder(top: Path, path: str, about: os.stat_result) -> bool:
@@ -109,7 +109,7 @@ def _is_folder(top: Path, path: str, about: os.stat_result) -> bool:
         os.close(opened)
 
 
-def _shown(name: str) -> str:
+def _as_text(name: str) -> str:
     """A name as text; bytes that are not UTF-8 are replaced."""
     return os.fsencode(name).decode(errors="replace")
 

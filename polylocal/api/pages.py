@@ -42,19 +42,19 @@ def page(status: int, title: str, text: str) -> Response:
 
 def form(path: str, error: str = "") -> str:
     """A form that asks for a token and then opens `path`. HTML."""
-    said = f'<p class="error">{html.escape(error)}</p>' if error else ""
-    return f"""{said}<p>This page is for those who have a token; <code>polylocal token</code> prints yours.</p>
+    message = f'<p class="error">{html.escape(error)}</p>' if error else ""
+    return f"""{message}<p>This page needs a token; <code>polylocal token</code> prints yours.</p>
 <form method="post" action="/polylocal/v1/session"><input type="hidden" name="next" value="{html.escape(path)}">
 <input type="password" name="token" placeholder="token" autocomplete="off" autofocus required>
 <button>Go on</button></form>"""
 
 
-def way_in(url: str) -> str:
+def login_link(url: str) -> str:
     """A link from a server's own origin to the log-in. HTML."""
     return f'<p>You are not logged in here. <a href="{html.escape(url)}">Open the page again</a>.</p>'
 
 
-def other_way(origin: str, again: str, path: str) -> str:
+def retry_form(origin: str, again: str, path: str) -> str:
     """For a browser that could not reach a server's own origin: try again, or open the page here. HTML."""
     return f"""<p>This page has an address of its own, <code>{html.escape(origin)}</code>, so that no program in it
 can use your other pages. Your browser did not get there: some browsers do not know names below

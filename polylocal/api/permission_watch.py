@@ -18,10 +18,10 @@ from polylocal.store import Store
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 1.0
-WHOLE_LOOK_S = 60.0  # between checks without any change, since sessions expire
-_LEAST_REST = 10  # pause after a check, in durations of that check: it takes at most a tenth of a core
-MOST_REST_S = 5.0  # a user can't delay the end of a stream by opening many different ones
+POLL_S = 1.0
+FULL_CHECK_S = 60.0  # between checks without any change, since sessions expire
+_PAUSE_FACTOR = 10  # pause after a check, in durations of that check: it takes at most a tenth of a core
+MAX_PAUSE_S = 5.0  # a user can't delay the end of a stream by opening many different ones
 
 
 @dataclass(eq=False)
@@ -59,15 +59,15 @@ class PermissionWatch:
         seen, checked_at, rest_s = -1, time.monotonic(), 0.0
         try:
             while True:
-                await asyncio.sleep(max(LOOK_S, rest_s))
+                await asyncio.sleep(max(POLL_S, rest_s))
                 if not watched:
                     return
                 try:
                     version = await run_in_threadpool(self._store.rights_version)
-                    is_whole = version != seen or time.monotonic() - checked_at > WHOLE_LOOK_S
+                    is_whole = version != seen or time.monotonic() - checked_at > FULL_CHECK_S
                     began = time.monotonic()
                     due = [each for each in watched if is_whole or each.is_new]
-                    ended, problem = await run_in_threadpool(_ended, due)
+                    ended, problem = await run_in_threadpool(_find_ended, due)
                 except PolylocalError as error:
                     ended, problem = [], error
                 for permission in ended:
@@ -75,13 +75,13 @@ class PermissionWatch:
                 if problem:  # such as a busy database: checked again at the next look
                     log.warning("the permissions of open streams could not be checked: %s", problem)
                     continue
-                rest_s = min(MOST_REST_S, _LEAST_REST * (time.monotonic() - began))
+                rest_s = min(MAX_PAUSE_S, _PAUSE_FACTOR * (time.monotonic() - began))
                 seen, checked_at = version, began if is_whole else checked_at
         finally:
             del self._tasks[loop], self._watched[loop]
 
 
-def _ended(permissions: list[Permission]) -> tuple[list[Permission], PolylocalError | None]:
+def _find_ended(permissions: list[Permission]) -> tuple[list[Permission], PolylocalError | None]:
     """The permissions that have ended, and the error if some could not be checked."""
     answers: dict[Hashable, bool] = {}
     found: list[Permission] = []

@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from polylocal.api import bodies, bookmarks
 from polylocal.api.api_context import ApiContext
-from polylocal.api.endpoint import PROJECT, Access, Call, Endpoint, empty
+from polylocal.api.endpoint import PROJECT, Access, Call, Endpoint, empty_response
 from polylocal.api.paging import LIMIT, envelope, window
 from polylocal.api.server_programs import PROGRAMS, newest_server, running_server
 from polylocal.api.shapes import Json
@@ -85,25 +85,25 @@ def replace(call: Call) -> ProjectDetail:
 def delete(call: Call) -> Response:
     call.note("deleted", call.project)  # before the deletion: the activity log takes no deleted project
     call.store.projects.delete(call.project)
-    return empty(204)
+    return empty_response(204)
 
 
 def archive(call: Call) -> Response:
     call.store.projects.archive(call.project)
     call.note("archived", call.project)
-    return empty()
+    return empty_response()
 
 
 def restore(call: Call) -> Response:
     if call.project.archived_at:
         call.store.projects.restore(call.project)
         call.note("restored", call.project)
-    return empty()
+    return empty_response()
 
 
 def invalidate_builds(call: Call) -> Response:
     call.store.queue.invalidate_builds(call.project)
-    return empty()
+    return empty_response()
 
 
 def detail(project: Project, user: User, context: ApiContext) -> ProjectDetail:

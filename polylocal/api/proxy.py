@@ -1,4 +1,4 @@
-"""The pages of notebooks and tensorboards: who may open them, and at which address.
+"""The pages of notebooks and tensorboards: access control and addresses.
 
 A page is untrusted code. So a browser is redirected from the documented path to the server's own origin (`origins`),
 with a one-time code that becomes a cookie of that host alone. Programs with a token in their header get the page at the
@@ -24,7 +24,7 @@ from polylocal.api import access, origins, pages, sessions
 from polylocal.api.access import BRIDGE
 from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Access, Call, Endpoint
-from polylocal.api.forwarding import Forwarder, Target, starting
+from polylocal.api.forwarding import Forwarder, Target, starting_page
 from polylocal.api.one_time_codes import OneTimeCodes
 from polylocal.api.server_programs import PROGRAMS, newest_server
 from polylocal.api.shapes.runs import server_path
@@ -42,14 +42,14 @@ def _page(path: str, about: str, access: Access = Access.READ) -> Endpoint:
     return Endpoint("GET", path, lambda call: None, about, access)
 
 
-# who may open a page; only the owner opens a notebook, which executes its visitor's input
+# the access to each page; only the owner opens a notebook, which executes its visitor's input
 _OF_NOTEBOOK = _page("/notebook/{user}/{project}", "The notebook of a project", Access.WRITE)
 _OF_EXPERIMENT = _page(f"{_TENSORBOARD}/experiments/{{id:id}}", "The tensorboard of an experiment")
 _OF_GROUP = _page(f"{_TENSORBOARD}/groups/{{id:id}}", "The tensorboard of a group")
 _OF_PROJECT = _page(_TENSORBOARD, "The tensorboard of a project")
 SCOPES = [_OF_NOTEBOOK, _OF_EXPERIMENT, _OF_GROUP, _OF_PROJECT]
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-_ENTER = "/polylocal/v1/enter"  # at an own origin: takes the one-time code
+_REDEEM_PATH = "/polylocal/v1/enter"  # at an own origin: takes the one-time code
 _LOST_S = 3.0  # a browser that returns after so long, its code unused, could not reach the own origin
 
 
@@ -81,11 +81,11 @@ class Proxy:
         found: list[BaseRoute] = []
         for scope in SCOPES:
             for path in (scope.path, f"{scope.path}/{{rest:path}}"):
-                found.append(Route(path, self._answering(scope), methods=_METHODS))
-                found.append(WebSocketRoute(path, self._bridging(scope)))
+                found.append(Route(path, self._http_endpoint(scope), methods=_METHODS))
+                found.append(WebSocketRoute(path, self._websocket_endpoint(scope)))
         return found
 
-    def _answering(self, scope: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    def _http_endpoint(self, scope: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             if request.scope.get(BRIDGE):
                 raise NotFound
@@ -95,18 +95,18 @@ class Proxy:
 
         return answer
 
-    def _bridging(self, scope: Endpoint) -> Callable[[WebSocket], Awaitable[None]]:
+    def _websocket_endpoint(self, scope: Endpoint) -> Callable[[WebSocket], Awaitable[None]]:
         async def bridge(socket: WebSocket) -> None:
-            await self._bridge(socket, lambda: self._socket_at_path(socket, scope))
+            await self._join(socket, lambda: self._socket_at_path(socket, scope))
 
         return bridge
 
     def _at_path(self, request: Request, scope: Endpoint) -> Response | Target:
-        """The program that answers at this path; or else a redirect, or a page of ours."""
+        """The program that answers at this path, a redirect, or a page of ours."""
         if opened := self._open_session(request):
             return opened
         try:
-            call = self._checked(request, scope, sessions.of_visitor)
+            call = self._admit(request, scope, sessions.identify_visitor)
             run = self._server(call)
         except NotAuthenticated:
             return pages.page(401, "Log in", self._warning(request) + pages.form(_path(request)))
@@ -117,7 +117,7 @@ class Proxy:
         if run is None or is_done(run.status):
             return pages.page(404, "Not running", _how_to_start(scope))
         if not _is_running(run):
-            return starting(f"{run.unique_name} is {run.status}")
+            return starting_page(f"{run.unique_name} is {run.status}")
         if not self._is_shown_here(request, run):
             return self._redirect_to_origin(request, run, request.cookies[sessions.SESSION])
         if not _path(request).startswith(server_path(run)):
@@ -125,7 +125,7 @@ class Proxy:
         return Target(run, call, self._inner_path(request, run), server_path(run))
 
     def _socket_at_path(self, socket: WebSocket, scope: Endpoint) -> Target | None:
-        call = self._checked(socket, scope, sessions.of_visitor)
+        call = self._admit(socket, scope, sessions.identify_visitor)
         run = self._server(call)
         if run is None or not _is_running(run) or not self._is_shown_here(socket, run):
             return None
@@ -141,7 +141,7 @@ class Proxy:
         found = access.by_token(request, self._users, request.query_params["token"])
         answer = RedirectResponse(self._with_query(request, _path(request)), 303)
         if sessions.is_typed_or_own(request):  # pages of other sites may link here, but can't log a user in
-            sessions.give_session(answer, self._users, found.user)
+            sessions.set_session_cookie(answer, self._users, found.user)
         return answer
 
     def _server(self, call: Call) -> Run | None:
@@ -149,7 +149,7 @@ class Proxy:
         shown = call.run if call.endpoint.is_about_run else None
         return newest_server(call.store, call.project, _kind_of(call.endpoint), shown)
 
-    def _checked(self, request: HTTPConnection, scope: Endpoint, identify: access.Identify) -> Call:
+    def _admit(self, request: HTTPConnection, scope: Endpoint, identify: access.Identify) -> Call:
         """The call of a visitor who may see the page. Raises NotAuthenticated, NotAllowed, NotFound."""
         call = Call(request, scope, self._context)
         call.identify(identify)
@@ -183,9 +183,9 @@ class Proxy:
         )
         code = self._codes.issue(entry, owner=session, about=about)
         origin = self._own_origin(request, run)
-        address = f"{origin}{_ENTER}?code={code}"
+        address = f"{origin}{_REDEEM_PATH}?code={code}"
         if is_lost:
-            return pages.page(200, "Open the page", pages.other_way(str(origin), address, _path(request)))
+            return pages.page(200, "Open the page", pages.retry_form(str(origin), address, _path(request)))
         return RedirectResponse(address, 303, {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
 
     def _warning(self, request: Request) -> str:
@@ -204,7 +204,7 @@ class Proxy:
         """The ASGI application of the servers' own origins."""
         if scope["type"] == "websocket":
             socket = WebSocket(scope, receive, send)
-            await self._bridge(socket, lambda: self._socket_at_origin(socket))
+            await self._join(socket, lambda: self._socket_at_origin(socket))
             return
         request = Request(scope, receive, send)
         try:
@@ -220,21 +220,21 @@ class Proxy:
         await answer(scope, receive, send)
 
     def _at_origin(self, request: Request) -> Response | Target:
-        path, run = _path(request), self._named(request)
+        path, run = _path(request), self._run_of_origin(request)
         if request.scope.get(BRIDGE) or run is None:
             return pages.page(404, "Not found", "There is no such notebook or tensorboard.")
-        if path == _ENTER:
-            return self._enter(request, run)
+        if path == _REDEEM_PATH:
+            return self._redeem_code(request, run)
         try:
-            call = self._check_at_origin(request, run)
+            call = self._admit_at_origin(request, run)
         except NotAuthenticated:
-            return pages.page(401, "Log in", pages.way_in(self._documented_url(request, run)))
+            return pages.page(401, "Log in", pages.login_link(self._documented_url(request, run)))
         except (NotAllowed, NotFound):
             return pages.page(403, "Not allowed", "You may not open this page.")
         if is_done(run.status):
             return pages.page(404, "Not running", "This server has ended.")
         if not _is_running(run):
-            return starting(f"{run.unique_name} is {run.status}")
+            return starting_page(f"{run.unique_name} is {run.status}")
         if path.startswith("/polylocal/"):
             return pages.page(404, "Not found", "There is no such page.")
         program, prefix = PROGRAMS[run.kind], server_path(run)
@@ -243,31 +243,31 @@ class Proxy:
         return Target(run, call, self._inner_path(request, run))
 
     def _socket_at_origin(self, socket: WebSocket) -> Target | None:
-        run = self._named(socket)
+        run = self._run_of_origin(socket)
         if run is None:
             return None
-        call = self._check_at_origin(socket, run)
+        call = self._admit_at_origin(socket, run)
         return Target(run, call, self._inner_path(socket, run)) if _is_running(run) else None
 
-    def _named(self, request: HTTPConnection) -> Run | None:
+    def _run_of_origin(self, request: HTTPConnection) -> Run | None:
         kind, uuid = request.scope[SERVER]
         found = self._context.store.runs.by_uuid(uuid)
         return found if found and found.kind is kind else None
 
-    def _check_at_origin(self, request: HTTPConnection, run: Run) -> Call:
+    def _admit_at_origin(self, request: HTTPConnection, run: Run) -> Call:
         """Raises NotAuthenticated, NotAllowed, NotFound."""
         scope, about = _scope_of(run)
         request.scope["path_params"] = {"user": run.owner, "project": run.project_name, **about}
-        return self._checked(request, scope, sessions.OfPage(run.pk))
+        return self._admit(request, scope, sessions.PageVisitor(run.pk))
 
-    def _enter(self, request: Request, run: Run) -> Response:
+    def _redeem_code(self, request: Request, run: Run) -> Response:
         """Turn the one-time code into the cookie of this origin."""
         entry = self._codes.redeem(request.query_params.get("code", "")) if request.method == "GET" else None
-        refused = pages.page(403, "Open the page again", pages.way_in(self._documented_url(request, run)))
+        refused = pages.page(403, "Open the page again", pages.login_link(self._documented_url(request, run)))
         if entry is None or entry.run_pk != run.pk:
             return refused
         answer = RedirectResponse(entry.path, 303, {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
-        return answer if sessions.give_page(answer, self._users, entry.session, run) else refused
+        return answer if sessions.set_page_cookie(answer, self._users, entry.session, run) else refused
 
     def _documented_url(self, request: HTTPConnection, run: Run) -> str:
         """The URL that redirects a browser with a session to the own origin."""
@@ -278,10 +278,10 @@ class Proxy:
 
     # -- both -----------------------------------------------------------------------------------------------------
 
-    async def _bridge(self, socket: WebSocket, look: Callable[[], Target | None]) -> None:
+    async def _join(self, socket: WebSocket, find_target: Callable[[], Target | None]) -> None:
         try:
             async with self._requests.admit(socket):
-                target = None if socket.scope.get(BRIDGE) else await run_in_threadpool(look)
+                target = None if socket.scope.get(BRIDGE) else await run_in_threadpool(find_target)
         except (NotAuthenticated, NotAllowed, NotFound, HTTPException):
             target = None
         if target is None:

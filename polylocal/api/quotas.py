@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from polylocal.api.login_throttle import MOST_AT_ONCE
+from polylocal.api.login_throttle import MAX_AT_ONCE
 from polylocal.store.users import Credentials
 
 RETRY_S = 2
@@ -156,6 +156,6 @@ class Quotas:
         self.bodies = Quota("uploads", 512, reserved=64, reserved_below=4, user=256, run=32, address=128)
         # each takes a process or a thread until it is sent
         self.generated = Quota("archives and clones", 128, reserved=16, reserved_below=4, user=64, run=16, address=16)
-        self.logins = Quota("log-ins", MOST_AT_ONCE, reserved=2, reserved_below=1, name=4)
+        self.logins = Quota("log-ins", MAX_AT_ONCE, reserved=2, reserved_below=1, name=4)
         requests = Quota("requests", 240, reserved=40, reserved_below=4, user=160, run=64, address=64)
         self.requests = RequestQueue(requests)

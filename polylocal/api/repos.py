@@ -11,8 +11,8 @@ from polylocal import clock
 from polylocal.api import bodies, ci
 from polylocal.api.api_context import ApiContext
 from polylocal.api.body_parsing import parsed
-from polylocal.api.endpoint import PROJECT, Access, Call, Endpoint, Query, empty, refuse
-from polylocal.api.file_responses import opened_file
+from polylocal.api.endpoint import PROJECT, Access, Call, Endpoint, Query, empty_response, refusal
+from polylocal.api.file_responses import attachment
 from polylocal.api.kernel import Threads
 from polylocal.api.server_programs import running_server
 from polylocal.api.shapes import Json
@@ -34,7 +34,7 @@ def upload(call: Call) -> Response:
     _check_upload(project, call.context)
     call.context.repository(project).upload(part.file, call.user.username, call.context.code_limits)
     call.note("updated", project)
-    return ci.start(call) if _wants_ci(call.data) else empty()
+    return ci.start(call) if _wants_ci(call.data) else empty_response()
 
 
 def limits(call: Call) -> Json:
@@ -55,13 +55,13 @@ def external(call: Call) -> Response:
     """Take the code of the project from a git URL, and fetch it at once."""
     project, body = call.project, call.body(bodies.ExternalRepo)
     if project.git_url and project.git_url != body.git_url:
-        raise refuse(f"Project was already initialized with a different git url: {without_secrets(project.git_url)}")
+        raise refusal(f"Project was already initialized with a different git url: {without_secrets(project.git_url)}")
     if project.git_url is None and call.context.repository(project).exists:
         raise NotAllowed(f"The Project `{project.name}` has uploaded code. Delete it first: DELETE …/repo/.")
     _check_notebook(project, call.store)
     warnings = _fetch(project, call.user, body.git_url, call.context, by_admin=call.user.is_superuser)
     status = 200 if project.git_url else 201
-    return JSONResponse({"warnings": warnings}, status_code=status) if warnings else empty(status)
+    return JSONResponse({"warnings": warnings}, status_code=status) if warnings else empty_response(status)
 
 
 def sync(call: Call) -> Response:
@@ -121,7 +121,7 @@ def download(call: Call) -> Response:
     except BaseException:
         file.close()
         raise
-    return opened_file(file, f"{project.name}-{wanted or 'master'}.tar.gz", _GZIP)
+    return attachment(file, f"{project.name}-{wanted or 'master'}.tar.gz", _GZIP)
 
 
 def show(call: Call) -> RepoItem:
@@ -162,7 +162,7 @@ def delete(call: Call) -> Response:
     _check_notebook(call.project, call.store)
     repository.remove()
     call.store.projects.set_repository(call.project, None)
-    return empty(204)
+    return empty_response(204)
 
 
 _EXTERNAL = "The Project `{name}` is currently using an external_repo as main code tracker."

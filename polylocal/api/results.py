@@ -17,7 +17,7 @@ from polylocal.store import Store
 from polylocal.store.groups import Member
 from polylocal.store.rows import Run
 
-FEWEST = 4  # experiments that the importance of a param is computed from
+MIN_EXPERIMENTS = 4  # experiments that the importance of a param is computed from
 
 
 def metric_of(group: Run) -> SearchMetric | None:
@@ -118,7 +118,7 @@ def _importance(members: Sequence[Member], metric: SearchMetric) -> dict[str, fl
     for name in names:
         pairs = [(params[name], value) for params, value in valued if _is_number(params.get(name))]
         xs, ys = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        if len(pairs) >= FEWEST and len(set(xs)) > 1 and len(set(ys)) > 1:
+        if len(pairs) >= MIN_EXPERIMENTS and len(set(xs)) > 1 and len(set(ys)) > 1:
             found[name] = round(statistics.correlation(_ranks(xs), _ranks(ys)) ** 2, 4)
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 

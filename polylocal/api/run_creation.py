@@ -28,7 +28,7 @@ from polylocal.store import NewRun
 from polylocal.store.rows import Project, Run, User
 from polylocal.store.runs import build_key
 
-_ABOUT = ("name", "description", "readme", "tags", "backend", "data_refs", "run_env", "ttl", "priority", "framework")
+_COPIED = ("name", "description", "readme", "tags", "backend", "data_refs", "run_env", "ttl", "priority", "framework")
 
 
 def check(
@@ -47,7 +47,7 @@ def check(
     polyaxonfile names; None: `user`. Raises InvalidInput with all messages; StoreError: the disk is full.
     """
     context.check_room()
-    values = {name: getattr(body, name) for name in _ABOUT if getattr(body, name) is not None}
+    values = {name: getattr(body, name) for name in _COPIED if getattr(body, name) is not None}
     traits = TRAITS[kind]
     original = group = None
     if shown and shown.kind is Kind.EXPERIMENT:
@@ -64,17 +64,17 @@ def check(
     if traits.has_experiments:
         _check_members(specification, body.source_field)
     checks = _Checks(project, user, context, specification, body.source_field, secrets_user_id or user.id)
-    cuts = checks.all(with_resources=body.managed)  # a run that its client executes may use any machine
-    commit = checks.commit()
+    cuts = checks.check_all(with_resources=body.managed)  # a run that its client executes may use any machine
+    commit = checks.find_commit()
     return replace(
         checks.new_run(commit, cuts),
-        values={**_values_of(specification), **values, "is_managed": body.managed},
-        code=_code(commit, specification),
-        build_pk=checks.build(body.build_job),
+        values={**_columns_of(specification), **values, "is_managed": body.managed},
+        code=_code_reference(commit, specification),
+        build_pk=checks.find_build(body.build_job),
         build_key=build_key(project.id, specification.build_config(), commit) if traits.makes_image else None,
         original=original,
         group=group,
-        message=_ignored(specification),
+        message=_ignored_keys_message(specification),
     )
 
 
@@ -90,20 +90,20 @@ def check_clone(
     kind, store = original.kind, context.store
     if original.config is None:
         raise InvalidInput([f"The {kind} has no polyaxonfile to run again."])
-    specification = _changed(original, body)
+    specification = _merged_specification(original, body)
     secrets_user_id = secrets_owner.of_clone(user, original, specification, wants_own=body.secrets == "mine")
     checks = _Checks(project, user, context, specification, "content", secrets_user_id)
-    cuts = checks.all()
+    cuts = checks.check_all()
     if strategy == "resume" and original.cloning_strategy == "resume" and original.original_pk:
         original = store.runs.by_pk(original.original_pk)
-    commit = checks.commit() if body.update_code else original.commit
-    values = {name: value for name, value in body.given().items() if name in _ABOUT and value is not None}
+    commit = checks.find_commit() if body.update_code else original.commit
+    values = {name: value for name, value in body.given().items() if name in _COPIED and value is not None}
     return replace(
         checks.new_run(commit, cuts),
-        values={**_values_of(specification), **values, "priority": values.get("priority", original.priority)},
-        code=_code(commit, specification) if body.update_code else None,
+        values={**_columns_of(specification), **values, "priority": values.get("priority", original.priority)},
+        code=_code_reference(commit, specification) if body.update_code else None,
         code_id=None if body.update_code else original.code_id,
-        build_pk=checks.build(None),
+        build_pk=checks.find_build(None),
         original=original,
         group=store.runs.by_pk(original.group_pk) if original.group_pk and TRAITS[kind].is_tracked else None,
         cloning_strategy=strategy,
@@ -141,7 +141,7 @@ class _Checks:
             secrets_user_id=self.secrets_user_id,
         )
 
-    def all(self, *, with_resources: bool = True) -> list[str]:
+    def check_all(self, *, with_resources: bool = True) -> list[str]:
         """Returns a sentence for each resource that is cut to the size of this machine. Raises InvalidInput."""
         self._check_data()
         self._check_secrets()
@@ -149,7 +149,7 @@ class _Checks:
         self._check_amounts()
         return self._check_resources() if with_resources else []
 
-    def commit(self) -> str | None:
+    def find_commit(self) -> str | None:
         """The commit that the run is built from: the named one, or the newest; None: the project has no code."""
         build, repository = self.specification.build, self.context.repository(self.project)
         ref = build.ref if build.image and isinstance(build.ref, str) else None
@@ -162,7 +162,7 @@ class _Checks:
             raise self._problem(("build", key), f"the code of this project has no commit or branch `{named}`.")
         return commit
 
-    def build(self, build_job: int | None) -> int | None:
+    def find_build(self, build_job: int | None) -> int | None:
         """The pk of the build that the run names; None: it describes one. Raises InvalidInput."""
         build = self.specification.build
         wanted: int | str | None = build_job if build_job is not None else build.ref
@@ -180,7 +180,7 @@ class _Checks:
 
     def first_message(self) -> str | None:
         """The message of a clone's first status."""
-        messages = [_ignored(self.specification)]
+        messages = [_ignored_keys_message(self.specification)]
         if self.secrets_user_id != self.user.id and secrets_owner.names_secrets(self.specification):
             messages.append(f"With the secrets of {self._secrets_user.username}")
         return "; ".join(filter(None, messages)) or None
@@ -305,7 +305,7 @@ def _faults(kind: Kind, error: InvalidPolyaxonfile) -> list[str]:
     return [f"{TRAITS[kind].fault.format(kind=kind)} {problem}" for problem in error.problems]
 
 
-def _changed(original: Run, body: bodies.Cloning) -> Specification:
+def _merged_specification(original: Run, body: bodies.Cloning) -> Specification:
     """The polyaxonfile of the original, with that of the body merged over it."""
     if body.source is None:
         return Specification(original.kind, original.content or "", original.config or {})
@@ -331,12 +331,12 @@ def _problems_of_members(field: str, error: InvalidPolyaxonfile) -> InvalidInput
     return InvalidInput({field: [f"In its experiments: {problem}" for problem in error.problems]})
 
 
-def _code(commit: str | None, specification: Specification) -> dict[str, str] | None:
+def _code_reference(commit: str | None, specification: Specification) -> dict[str, str] | None:
     branch = specification.build.branch or "master"
     return {"commit": commit, "head": commit, "branch": branch} if commit else None
 
 
-def _values_of(specification: Specification) -> dict[str, Any]:
+def _columns_of(specification: Specification) -> dict[str, Any]:
     """The columns that the polyaxonfile itself gives."""
     file = specification.file
     about: dict[str, Any] = {**specification.words, "backend": file.backend}
@@ -348,7 +348,7 @@ def _values_of(specification: Specification) -> dict[str, Any]:
     return {name: value for name, value in about.items() if value is not None}
 
 
-def _ignored(specification: Specification) -> str | None:
+def _ignored_keys_message(specification: Specification) -> str | None:
     keys = specification.ignored
     return f"Without effect on a single node: {', '.join(keys)}" if keys else None
 

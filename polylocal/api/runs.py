@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from polylocal.api import bodies, bookmarks, run_creation, secrets_owner
 from polylocal.api.api_context import ApiContext
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse, run_path, runs_path
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty_response, refusal, run_path, runs_path
 from polylocal.api.kinds import TRAITS
 from polylocal.api.paging import LIMIT, envelope, page, window
 from polylocal.api.run_objects import detail, items
@@ -79,7 +79,7 @@ def _action(act: Callable[[Runs, Run], object], past: str, status: int = 200) ->
     def handle(call: Call) -> Response:
         act(call.store.runs, call.run)
         call.note(past, call.run)
-        return empty(status)
+        return empty_response(status)
 
     return handle
 
@@ -96,7 +96,7 @@ def reconcile(call: Call) -> Response:
     if not call.run.is_managed:
         _check_history(call.run)
         call.store.runs.transition(call.run, body.status, "Status was reconciled.")
-    return empty()
+    return empty_response()
 
 
 def token(call: Call) -> TokenItem:
@@ -122,12 +122,12 @@ def clone(strategy: str, past: str, call: Call) -> Json:
 
 def invalidate(call: Call) -> Response:
     call.store.runs.record(call.run, is_valid=False)
-    return empty()
+    return empty_response()
 
 
 def heartbeat(call: Call) -> Response:
     """Without effect: the daemon watches the containers themselves."""
-    return empty()
+    return empty_response()
 
 
 def statuses(call: Call, shape: Callable[..., Any] = status_item) -> Json:
@@ -142,13 +142,13 @@ def add_status(call: Call) -> Json:
     _check_history(run)
     moved = call.store.runs.transition(run, status, body.message, details=body.details, traceback=body.traceback)
     if not moved:
-        raise refuse(f"The {run.kind} is {call.store.runs.by_pk(run.pk).status} and can't become {status}.")
+        raise refusal(f"The {run.kind} is {call.store.runs.by_pk(run.pk).status} and can't become {status}.")
     return status_item(call.store.runs.newest_status(run), run)
 
 
 def _check_history(run: Run) -> None:
     if run.status_entries >= MAX_STATUSES:
-        raise refuse(f"The history of the {run.kind} has {run.status_entries} reported statuses, and takes no more.")
+        raise refusal(f"The history of the {run.kind} has {run.status_entries} reported statuses, and takes no more.")
 
 
 def status(call: Call) -> Json:

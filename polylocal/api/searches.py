@@ -5,7 +5,7 @@ from functools import partial
 from starlette.responses import Response
 
 from polylocal.api import bodies
-from polylocal.api.endpoint import Access, Call, Endpoint, empty, run_path
+from polylocal.api.endpoint import Access, Call, Endpoint, empty_response, run_path
 from polylocal.api.kinds import kinds_with
 from polylocal.api.paging import page
 from polylocal.api.shapes import Json
@@ -28,7 +28,7 @@ def add_search(kind: Kind, call: Call) -> SearchItem:
 
 def delete_search(kind: Kind, call: Call) -> Response:
     call.store.searches.delete(call.user, call.project, kind, call.number("sid"))
-    return empty(204)
+    return empty_response(204)
 
 
 def chart_views(call: Call) -> Json:
@@ -57,7 +57,7 @@ def replace_chart_view(call: Call) -> ChartViewItem:
 
 def delete_chart_view(call: Call) -> Response:
     call.store.chart_views.delete(call.run, call.number("cid"))
-    return empty(204)
+    return empty_response(204)
 
 
 def activity(call: Call) -> Json:

@@ -37,7 +37,7 @@ def names_secrets(specification: Specification) -> bool:
 
 
 _GONE = (
-    "The user whose secrets {run} names is gone. Ask for your own secrets of these names: `secrets: mine`,"
+    "The user whose secrets {run} names was deleted. Ask for your own secrets of these names: `secrets: mine`,"
     " --my-secrets on the command line."
 )
 _OTHERS = (

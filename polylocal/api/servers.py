@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse, Response
 
 from polylocal.api import bodies, run_creation, runs
 from polylocal.api.api_context import ApiContext
-from polylocal.api.endpoint import PROJECT, Access, Call, Endpoint, empty, refuse, run_path
+from polylocal.api.endpoint import PROJECT, Access, Call, Endpoint, empty_response, refusal, run_path
 from polylocal.api.run_objects import detail
 from polylocal.api.server_programs import PROGRAMS, running_server
 from polylocal.api.shapes.platform import TokenItem
@@ -43,7 +43,7 @@ def start(
     with context.server_start_lock:  # two requests at the same time start one
         running = running_server(context.store, project, kind, shown)
         if running and running.stop_requested_at and kind is Kind.NOTEBOOK:
-            raise refuse("The notebook is being stopped, and its changes are committed: start it again in a moment.")
+            raise refusal("The notebook is being stopped, and its changes are committed: start it again in a moment.")
         if running and not running.stop_requested_at:
             return running, False
         if body.source is None:
@@ -58,13 +58,13 @@ def stop_notebook(call: Call) -> Response:
     if running := running_server(call.store, call.project, Kind.NOTEBOOK):
         call.store.runs.record(running, keeps_changes=keeps)
         _stop(call, running)
-    return empty()
+    return empty_response()
 
 
 def stop_tensorboard(call: Call) -> Response:
     if running := running_server(call.store, call.project, Kind.TENSORBOARD, _shown(call)):
         _stop(call, running)
-    return empty()
+    return empty_response()
 
 
 def notebook_token(call: Call) -> TokenItem:

@@ -23,7 +23,7 @@ _OLD_TOKEN = "token"  # of older dashboards
 OURS = frozenset({SESSION, USER_COOKIE, PAGE, ONE_ORIGIN, _OLD_TOKEN})  # programs of servers neither get nor set them
 
 
-def give_session(answer: Response, users: Users, user: User) -> None:
+def set_session_cookie(answer: Response, users: Users, user: User) -> None:
     """Open a session for this user in the browser."""
     answer.set_cookie(SESSION, users.new_session(user), httponly=True, samesite="lax", path="/")
     answer.set_cookie(USER_COOKIE, user.username, samesite="lax", path="/")
@@ -37,7 +37,7 @@ def end_session(request: HTTPConnection, answer: Response, users: Users) -> None
         answer.delete_cookie(name)
 
 
-def give_page(answer: Response, users: Users, session: str, run: Run) -> bool:
+def set_page_cookie(answer: Response, users: Users, session: str, run: Run) -> bool:
     """Open a server's own origin to the browser. False: the session has ended meanwhile."""
     made = users.new_page_session(session, run.pk)
     if made is None:
@@ -46,14 +46,14 @@ def give_page(answer: Response, users: Users, session: str, run: Run) -> bool:
     return True
 
 
-def of_session(request: HTTPConnection, users: Users) -> Credentials | None:
+def session_credentials(request: HTTPConnection, users: Users) -> Credentials | None:
     """The credentials of the session in the cookie; None: there is none. Raises NotAuthenticated, NotAllowed."""
     session = request.cookies.get(SESSION)
     found = users.by_token(session, is_session=True) if session else None
-    return _checked(request, found)
+    return _check_credentials(request, found)
 
 
-def of_visitor(request: HTTPConnection, users: Users) -> Credentials:
+def identify_visitor(request: HTTPConnection, users: Users) -> Credentials:
     """Identify the visitor of a documented path: a program by its header, or else a browser by its session.
 
     Besides a session, a header with another token is ignored: Jupyter's pages send Jupyter's. Raises NotAuthenticated,
@@ -62,7 +62,7 @@ def of_visitor(request: HTTPConnection, users: Users) -> Credentials:
     try:
         return access.authenticate(request, users)
     except NotAuthenticated:
-        found = of_session(request, users)
+        found = session_credentials(request, users)
         if found is None:
             raise
         return found
@@ -78,7 +78,7 @@ def has_token(request: HTTPConnection, users: Users) -> bool:
 
 
 @dataclass(frozen=True)
-class OfPage:
+class PageVisitor:
     """Identifies the visitor of a server's own origin: by its cookie, or else by the header that programs send.
 
     The cookie is first, since Jupyter's pages send a header of their own. Raises NotAuthenticated, NotAllowed.
@@ -88,7 +88,7 @@ class OfPage:
 
     def __call__(self, request: HTTPConnection, users: Users) -> Credentials:
         page = request.cookies.get(PAGE)
-        found = _checked(request, users.by_page_session(page, self.run_pk) if page else None)
+        found = _check_credentials(request, users.by_page_session(page, self.run_pk) if page else None)
         return found or access.authenticate(request, users)
 
 
@@ -100,7 +100,7 @@ def is_typed_or_own(request: HTTPConnection) -> bool:
     return request.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
 
 
-def _checked(request: HTTPConnection, found: Credentials | None) -> Credentials | None:
+def _check_credentials(request: HTTPConnection, found: Credentials | None) -> Credentials | None:
     if found is None:
         return None
     if not found.user.is_active:

@@ -22,7 +22,7 @@ from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Call, Endpoint
 from polylocal.api.kernel import long_responses
 from polylocal.api.kinds import TRAITS, kinds_with
-from polylocal.api.logs import Plain, follow, only_grew
+from polylocal.api.logs import Plain, follow, wait_for_growth
 from polylocal.api.shapes.streams import resources_frame
 from polylocal.engine.containers import Usage
 from polylocal.engine.machine import Gpu
@@ -35,7 +35,7 @@ from polylocal.store.users import Credentials, Users
 SAMPLE_S = 2.0  # between two frames of resources
 FIRST_SAMPLE_S = 0.5  # between the two samples for the first frame
 _LINES_A_FRAME = 1000
-_MOST_LINE = 1 << 20  # bytes
+_MAX_LINE = 1 << 20  # bytes
 _STARTED = (Status.RUNNING, Status.WARNING)
 
 Json = dict[str, Any]
@@ -95,19 +95,19 @@ async def _send_statuses(client: Follower, log: Path) -> str:
             # a build writes a log already while it fetches code and images
             if is_done(last) or last in _STARTED or (TRAITS[run.kind].makes_image and last == Status.BUILDING):
                 return last
-            while await only_grew(wakeup):
+            while await wait_for_growth(wakeup):
                 continue
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[str]]:
-    """Whole lines. A line of more than `_MOST_LINE` bytes comes in pieces; the last line may be unfinished."""
+    """Whole lines. A line of more than `_MAX_LINE` bytes comes in pieces; the last line may be unfinished."""
     pieces: list[bytes] = []  # of an unfinished line
     size = 0
     async for chunk in chunks:
         first, *others = chunk.split(b"\n")
         pieces.append(first)
         size += len(first)
-        if not others and size <= _MOST_LINE:
+        if not others and size <= _MAX_LINE:
             continue
         *whole, rest = (_cut(line) for line in (b"".join(pieces), *others))
         done = [piece for *cut, end in whole for piece in (*cut, end.rstrip(b"\r"))] + rest[:-1]
@@ -119,11 +119,11 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[str]]:
 
 
 def _cut(line: bytes) -> list[bytes]:
-    """Cut a line between characters into pieces of at most `_MOST_LINE` bytes; only an empty line has an empty one."""
+    """Cut a line between characters into pieces of at most `_MAX_LINE` bytes; only an empty line has an empty one."""
     pieces = []
-    while len(line) > _MOST_LINE:
-        end = _MOST_LINE
-        while end > _MOST_LINE - 4 and line[end] & 0xC0 == 0x80:  # inside a character
+    while len(line) > _MAX_LINE:
+        end = _MAX_LINE
+        while end > _MAX_LINE - 4 and line[end] & 0xC0 == 0x80:  # inside a character
             end -= 1
         pieces.append(line[:end])
         line = line[end:]
@@ -187,12 +187,12 @@ def _not_running(run: Run) -> str:
 
 def routes(context: ApiContext) -> list[BaseRoute]:
     return [
-        WebSocketRoute(endpoint.path, _accepting(endpoint, context, handler, is_old=endpoint.path.startswith("/ws/")))
+        WebSocketRoute(endpoint.path, _route(endpoint, context, handler, is_old=endpoint.path.startswith("/ws/")))
         for endpoint, handler in _TABLE
     ]
 
 
-def _accepting(endpoint: Endpoint, context: ApiContext, handler: Handler, *, is_old: bool) -> Any:
+def _route(endpoint: Endpoint, context: ApiContext, handler: Handler, *, is_old: bool) -> Any:
     async def accept(socket: WebSocket) -> None:
         await socket.accept()
         client = Follower(Call(socket, endpoint, context), socket, is_old)
@@ -205,18 +205,18 @@ def _accepting(endpoint: Endpoint, context: ApiContext, handler: Handler, *, is_
         except HTTPException as error:  # the user's quota is used up
             await client.refuse(error.detail)
         else:
-            await _until_over(client, handler)
+            await _run_handler(client, handler)
         with suppress(WebSocketDisconnect, RuntimeError):  # the client may have left
             await socket.close()
 
     return accept
 
 
-async def _until_over(client: Follower, handler: Handler) -> None:
+async def _run_handler(client: Follower, handler: Handler) -> None:
     """Run the handler until it is done, the client leaves, or the permission ends."""
     try:
-        with long_responses.opened(client.call) as permission:
-            await _until_gone(client.socket, handler(client), permission.ended)
+        with long_responses.stream_slot(client.call) as permission:
+            await _run_until_disconnect(client.socket, handler(client), permission.ended)
             if permission.ended.is_set():
                 await client.refuse(long_responses.OVER)
     except HTTPException as error:  # the quota is used up
@@ -238,9 +238,9 @@ def _admit(call: Call) -> None:
         raise NotFound
 
 
-async def _until_gone(socket: WebSocket, work: Awaitable[None], over: asyncio.Event) -> None:
+async def _run_until_disconnect(socket: WebSocket, work: Awaitable[None], over: asyncio.Event) -> None:
     """Do the work until it is done, the client leaves or `over` is set. Raises the errors of the work."""
-    tasks = [asyncio.ensure_future(each) for each in (work, long_responses.left(socket), over.wait())]
+    tasks = [asyncio.ensure_future(each) for each in (work, long_responses.wait_for_disconnect(socket), over.wait())]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:  # also at the end of the daemon

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from polylocal import __version__
 from polylocal.api import rights
 from polylocal.api.api_context import ApiContext
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, refuse
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, refusal
 from polylocal.api.paging import envelope, number, window
 from polylocal.api.run_objects import items, table_rows
 from polylocal.api.runs import FILTERS
@@ -37,7 +37,7 @@ def log_handler(call: Call) -> LogHandlerItem:
     return {"dsn": None, "environment": "polylocal", "tags": {"polylocal": __version__}}
 
 
-def logged_out(call: Call) -> Response:
+def no_user(call: Call) -> Response:
     """Clients without a user ask for the projects of an empty name."""
     raise NotFound
 
@@ -46,14 +46,14 @@ def runs(call: Call) -> Json:
     """The last changed runs of all projects that the caller may read, or a page of the runs of one project."""
     kind = call.query("kind")
     if kind and kind not in set(Kind):
-        raise refuse(f"There is no kind `{kind}` of run; the kinds are {', '.join(Kind)}.")
+        raise refusal(f"There is no kind `{kind}` of run; the kinds are {', '.join(Kind)}.")
     limit = number(call.query("limit") or "20")
     if not limit or limit > _MAX_RUNS:
-        raise refuse(f"`limit` is a number from 1 to {_MAX_RUNS}.")
+        raise refusal(f"`limit` is a number from 1 to {_MAX_RUNS}.")
     if named := call.query("project"):
         return _of_project(call, _find_project(named, call.user, call.store), Kind(kind) if kind else None)
     if call.query("query") or call.query("sort"):
-        raise refuse("`query` and `sort` need the `project` whose runs are meant: `user/name`.")
+        raise refusal("`query` and `sort` need the `project` whose runs are meant: `user/name`.")
     found = call.store.runs.latest(call.user, kind=kind, is_open=call.flag("open"), limit=limit)
     return {"count": len(found), "next": None, "previous": None, "results": table_rows(found, call.user, call.context)}
 
@@ -119,7 +119,7 @@ ENDPOINTS = [
     _versions("/api/v1/versions/lib", versions, "Versions"),
     Endpoint("GET", "/api/v1/versions/chart", chart_version, "Version", Access.ANYONE, answer=Json),
     Endpoint("GET", "/api/v1/log_handler", log_handler, "Where clients report", Access.ANYONE, answer=LogHandlerItem),
-    Endpoint("GET", "/api/v1", logged_out, "Nothing: for clients that are not logged in", Access.USER),
+    Endpoint("GET", "/api/v1", no_user, "Nothing: for clients that are not logged in", Access.USER),
     Endpoint("GET", _RUNS, runs, _RUNS_ABOUT, Access.USER, answer=RunItem, many=True, query=_QUERY),
     Endpoint("GET", f"{_RUNS}/{{kind}}/{{id:id}}", run, "Find a run", Access.USER, answer=RunItem),
 ]

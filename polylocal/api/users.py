@@ -8,9 +8,9 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from polylocal.api import access, bodies, pages
 from polylocal.api.access import BRIDGE
-from polylocal.api.endpoint import Access, Call, Endpoint, empty
+from polylocal.api.endpoint import Access, Call, Endpoint, empty_response
 from polylocal.api.quotas import client_address
-from polylocal.api.sessions import ONE_ORIGIN, SESSION, end_session, give_session
+from polylocal.api.sessions import ONE_ORIGIN, SESSION, end_session, set_session_cookie
 from polylocal.api.shapes.platform import TokenItem, UserItem, user_item
 from polylocal.errors import InvalidInput, NotAllowed, NotAuthenticated
 from polylocal.files.folders import remove_tree
@@ -32,12 +32,12 @@ def login(call: Call) -> Response:
     with call.context.quotas.logins.slot(("name", who)), attempts.slot():
         user = call.store.users.check_password(body.username, body.password)
     if user is None:
-        attempts.was_wrong(who)
+        attempts.record_failure(who)
         raise InvalidInput({"non_field_errors": ["Unable to log in with provided credentials."]})
-    attempts.was_right(who)
+    attempts.record_success(who)
     answer = JSONResponse({"token": call.store.users.new_token(user)})
     if body.login:
-        give_session(answer, call.store.users, user)
+        set_session_cookie(answer, call.store.users, user)
     return answer
 
 
@@ -49,17 +49,17 @@ def open_session(call: Call) -> Response:
         if found.run_pk is not None:
             raise NotAuthenticated("This token is a run's own.")
     except NotAuthenticated as error:
-        return pages.page(401, "Log in", pages.form(_own_page(body.next), str(error)))
-    answer = RedirectResponse(_own_page(body.next), 303)
-    give_session(answer, call.store.users, found.user)
+        return pages.page(401, "Log in", pages.form(_page_or_health(body.next), str(error)))
+    answer = RedirectResponse(_page_or_health(body.next), 303)
+    set_session_cookie(answer, call.store.users, found.user)
     return answer
 
 
 def refresh_session(call: Call) -> Response:
     if call.run_pk is not None:
         raise NotAllowed
-    answer = empty()
-    give_session(answer, call.store.users, call.user)
+    answer = empty_response()
+    set_session_cookie(answer, call.store.users, call.user)
     return answer
 
 
@@ -69,14 +69,14 @@ def log_out_by_get(call: Call) -> Response:
     Without a session it changes nothing and needs none.
     """
     if not {SESSION, "authorization"} & {*call.request.cookies, *call.request.headers}:
-        return empty()
+        return empty_response()
     access.authenticate(call.request, call.store.users)
     return logout(call)
 
 
 def logout(call: Call) -> Response:
     """End the browser's session and those of its pages. A token stays valid, since scripts may use it."""
-    answer = empty()
+    answer = empty_response()
     end_session(call.request, answer, call.store.users)
     return answer
 
@@ -97,16 +97,16 @@ def whoami(call: Call) -> UserItem:
 
 
 def change(call: Call, **values: bool) -> Response:
-    call.store.users.update(_named(call), **values)
-    return empty()
+    call.store.users.update(_find_user(call), **values)
+    return empty_response()
 
 
 def delete(call: Call) -> Response:
-    user = _named(call)
+    user = _find_user(call)
     with call.context.secret_store.forgetting(user.username):
         call.store.users.delete(user)
     _remove_published(user, call.context.home)
-    return empty(204)
+    return empty_response(204)
 
 
 def _remove_published(user: User, home: Home) -> None:
@@ -125,12 +125,12 @@ _PAGE_PATH = re.compile(
 )
 
 
-def _own_page(path: str) -> str:
+def _page_or_health(path: str) -> str:
     """The path if it is a page of ours, so that no forged link redirects elsewhere."""
     return path if path.startswith(("/notebook/", "/tensorboard/")) else "/healthz"
 
 
-def _named(call: Call) -> User:
+def _find_user(call: Call) -> User:
     return call.store.users.get(call.parameter("username"))
 
 

@@ -1,6 +1,6 @@
-"""Threads besides those of the web server: for long operations (archives, git, unpacking), streams and the status.
+"""Thread pools for long operations (archives, git, unpacking), streams and the status.
 
-A long operation that waits for a place holds no thread, and one caller can take only a part of the places.
+A long operation that waits for a slot holds no thread, and one caller can take only a part of the slots.
 """
 
 import asyncio
@@ -22,60 +22,60 @@ from polylocal.system.cancellation import Cancel, Cancelled, cancelled_by
 T = TypeVar("T")
 Holders = tuple[Holder, ...]  # the user or the address first
 
-MOST = 8  # operations at a time
-MOST_OF_ONE = 4  # for one user or address
-MOST_OF_RUN = 2  # for one run's token
-RESERVED = 2  # the last places are for holders of none
-MOST_WAITING = 64
-MOST_WAITING_OF_ONE = 32
+MAX_OPERATIONS = 8  # operations at a time
+MAX_PER_HOLDER = 4  # for one user or address
+MAX_PER_RUN = 2  # for one run's token
+RESERVED = 2  # the last slots are for holders of none
+MAX_WAITING = 64
+MAX_WAITING_PER_HOLDER = 32
 STREAM_THREADS = 16  # read files of streamed responses
-PROGRAM_THREADS = 128  # wait for output of programs: as many as `Quotas.generated` has places
+PROGRAM_THREADS = 128  # wait for output of programs: as many as `Quotas.generated` has slots
 STATUS_THREADS = 2
 _BUSY = "Too many long operations are under way; try again in a moment."
 
 
 class FairPool:
-    """The places of long operations, shared out between their holders. Belongs to one event loop."""
+    """The slots of long operations, shared between their holders. Belongs to one event loop."""
 
     def __init__(
         self,
-        most: int = MOST,
-        most_of_one: int = MOST_OF_ONE,
-        most_waiting: int = MOST_WAITING,
-        most_waiting_of_one: int = MOST_WAITING_OF_ONE,
+        max_running: int = MAX_OPERATIONS,
+        max_per_holder: int = MAX_PER_HOLDER,
+        max_waiting: int = MAX_WAITING,
+        max_waiting_per_holder: int = MAX_WAITING_PER_HOLDER,
         reserved: int = RESERVED,
     ) -> None:
-        self._most = most
-        self._most_of_one = most_of_one
-        self._most_waiting = most_waiting
-        self._most_waiting_of_one = most_waiting_of_one
+        self._max_running = max_running
+        self._max_per_holder = max_per_holder
+        self._max_waiting = max_waiting
+        self._max_waiting_per_holder = max_waiting_per_holder
         self._reserved = reserved
-        self._taken = 0
+        self._in_use = 0
         self._held = Counter[Holder]()
         self._waiting: list[tuple[Holders, asyncio.Future[None]]] = []
 
     async def run(self, request: Request, holders: Holders, work: Callable[[], T]) -> T:
-        """Do the work on a thread when there is a place. Cancels it when the client leaves.
+        """Do the work on a thread when there is a slot. Cancels it when the client leaves.
 
         Raises HTTPException 503: too many operations wait already; Cancelled: the client has left.
         """
-        async with _ended_by_client(request) as cancel, self._place(holders, cancel):
+        async with _cancel_on_disconnect(request) as cancel, self._slot(holders, cancel):
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
     @asynccontextmanager
-    async def _place(self, holders: Holders, cancel: Cancel) -> AsyncIterator[None]:
-        await self._take(holders, cancel)
+    async def _slot(self, holders: Holders, cancel: Cancel) -> AsyncIterator[None]:
+        await self._acquire(holders, cancel)
         try:
             yield
         finally:
-            self._give_back(holders)
+            self._release(holders)
 
-    async def _take(self, holders: Holders, cancel: Cancel) -> None:
-        if self._has_place(holders):
+    async def _acquire(self, holders: Holders, cancel: Cancel) -> None:
+        if self._has_slot(holders):
             self._hold(holders)
             return
-        of_one = sum(waiter[0] == holders[0] for waiter, _ in self._waiting)
-        if len(self._waiting) >= self._most_waiting or of_one >= self._most_waiting_of_one:
+        waiting_of_holder = sum(waiter[0] == holders[0] for waiter, _ in self._waiting)
+        if len(self._waiting) >= self._max_waiting or waiting_of_holder >= self._max_waiting_per_holder:
             raise HTTPException(503, _BUSY, {"Retry-After": "5"})
         turn = asyncio.get_running_loop().create_future()
         entry = (holders, turn)
@@ -91,56 +91,56 @@ class FairPool:
         except BaseException:
             if entry in self._waiting:
                 self._waiting.remove(entry)
-            elif turn.done() and not turn.cancelled() and turn.exception() is None:  # the place came in the same moment
-                self._give_back(holders)
+            elif turn.done() and not turn.cancelled() and turn.exception() is None:  # the slot came in the same moment
+                self._release(holders)
             raise
 
     def _hold(self, holders: Holders) -> None:
-        self._taken += 1
+        self._in_use += 1
         self._held.update(holders)
 
-    def _give_back(self, holders: Holders) -> None:
-        self._taken -= 1
+    def _release(self, holders: Holders) -> None:
+        self._in_use -= 1
         self._held -= Counter(holders)
-        self._hand_out()
+        self._wake_waiting()
 
-    def _hand_out(self) -> None:
+    def _wake_waiting(self) -> None:
         for entry in list(self._waiting):
             holders, turn = entry
-            if self._has_place(holders):
+            if self._has_slot(holders):
                 self._waiting.remove(entry)
                 if not turn.done():
                     self._hold(holders)
                     turn.set_result(None)
 
-    def _has_place(self, holders: Holders) -> bool:
-        free = self._most - self._taken
+    def _has_slot(self, holders: Holders) -> bool:
+        free = self._max_running - self._in_use
         has_one = any(self._held[holder] for holder in holders)
         return free > (self._reserved if has_one else 0) and all(
-            self._held[holder] < (MOST_OF_RUN if holder[0] == "run" else self._most_of_one) for holder in holders
+            self._held[holder] < (MAX_PER_RUN if holder[0] == "run" else self._max_per_holder) for holder in holders
         )
 
     @cached_property
     def _limiter(self) -> anyio.CapacityLimiter:
-        return anyio.CapacityLimiter(self._most)
+        return anyio.CapacityLimiter(self._max_running)
 
 
-_places: RunVar[FairPool] = RunVar("places")
+_pools: RunVar[FairPool] = RunVar("pool")
 _limiters: RunVar[dict[str, anyio.CapacityLimiter]] = RunVar("limiters")
 
 
 async def run(request: Request, holders: Holders, work: Callable[[], T]) -> T:
     """Do long work in the pool of this event loop; see `FairPool.run`."""
     try:
-        places = _places.get()
+        pool = _pools.get()
     except LookupError:
-        places = FairPool()
-        _places.set(places)
-    return await places.run(request, holders, work)
+        pool = FairPool()
+        _pools.set(pool)
+    return await pool.run(request, holders, work)
 
 
 async def status(work: Callable[[], T]) -> T:
-    """Do work on a thread that only the daemon's own status uses."""
+    """Do work on a thread that is reserved for the status endpoints."""
     return await anyio.to_thread.run_sync(work, limiter=_limiter("status", STATUS_THREADS))
 
 
@@ -170,7 +170,7 @@ def _limiter(name: str, threads: int) -> anyio.CapacityLimiter:
 
 
 @asynccontextmanager
-async def _ended_by_client(request: Request) -> AsyncIterator[Cancel]:
+async def _cancel_on_disconnect(request: Request) -> AsyncIterator[Cancel]:
     """Cancel the operations in the block when the client leaves. The body must have been read before."""
     cancel = Cancel()
 

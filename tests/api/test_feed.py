@@ -21,7 +21,7 @@ FOREVER_S = 600.0
 @pytest.fixture(autouse=True)
 def _only_hints(monkeypatch: pytest.MonkeyPatch) -> None:
     """Removes the polling, so that a follower without a hint waits until the test's time limit."""
-    monkeypatch.setattr(feed_module, "LOOK_S", FOREVER_S)
+    monkeypatch.setattr(feed_module, "POLL_S", FOREVER_S)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_follower_of_all_runs_gets_the_changed_ones(one: Run, other: Run, stor
 
 
 def test_without_a_hint_a_follower_looks_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed_module, "LOOK_S", 0.0)
+    monkeypatch.setattr(feed_module, "POLL_S", 0.0)
 
     async def follow() -> bool:
         with Feed().all() as wakeup:

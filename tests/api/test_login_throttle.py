@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient
 
 from polylocal.api.api_context import ApiContext
-from polylocal.api.login_throttle import MOST, MOST_AT_ONCE, WITHIN_S, LoginThrottle
+from polylocal.api.login_throttle import MAX_AT_ONCE, MAX_FAILURES, WITHIN_S, LoginThrottle
 from polylocal.store import Store
 
 from .conftest import Caller
@@ -31,7 +31,7 @@ def passwords(store: Store) -> None:
 
 @pytest.mark.usefixtures("passwords")
 def test_after_some_that_were_wrong_even_the_right_one_has_to_wait(nobody: Caller) -> None:
-    for _ in range(MOST):
+    for _ in range(MAX_FAILURES):
         assert tried(nobody, "ann", "wrong").status_code == 400
     answer = tried(nobody, "ann", "right horse")
     assert answer.status_code == 429
@@ -43,14 +43,14 @@ def test_after_some_that_were_wrong_even_the_right_one_has_to_wait(nobody: Calle
 @pytest.mark.usefixtures("passwords")
 def test_the_right_one_forgets_the_wrong_ones(nobody: Caller) -> None:
     for _ in range(2):
-        for _ in range(MOST - 1):
+        for _ in range(MAX_FAILURES - 1):
             assert tried(nobody, "ann", "wrong").status_code == 400
         assert tried(nobody, "ann", "right horse").status_code == 200
 
 
-def test_unknown_names_are_counted_in_the_same_way(nobody: Caller) -> None:
+def test_names_that_nobody_has_are_counted_alike(nobody: Caller) -> None:
     """Otherwise the response would reveal which names exist."""
-    for _ in range(MOST):
+    for _ in range(MAX_FAILURES):
         assert tried(nobody, "nobody", "wrong").status_code == 400
     assert tried(nobody, "nobody", "wrong").status_code == 429
 
@@ -58,22 +58,22 @@ def test_unknown_names_are_counted_in_the_same_way(nobody: Caller) -> None:
 def test_a_while_later_it_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("polylocal.api.login_throttle.time.monotonic", lambda: now[0])
-    attempts = LoginThrottle(most=2, within_s=60.0)
-    attempts.was_wrong("ann")
+    attempts = LoginThrottle(max_failures=2, within_s=60.0)
+    attempts.record_failure("ann")
     now[0] += 30
-    attempts.was_wrong("ann")
+    attempts.record_failure("ann")
     assert attempts.wait_s("ann") == 30.0
     now[0] += 30
     assert attempts.wait_s("ann") == 0.0
-    attempts.was_wrong("ann")
+    attempts.record_failure("ann")
     assert attempts.wait_s("ann") == 30.0
 
 
 def test_no_more_names_are_kept_than_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("polylocal.api.login_throttle._NAMES", 3)
-    attempts = LoginThrottle(most=1)
+    monkeypatch.setattr("polylocal.api.login_throttle._MAX_NAMES", 3)
+    attempts = LoginThrottle(max_failures=1)
     for name in "abcd":
-        attempts.was_wrong(name)
+        attempts.record_failure(name)
     assert [name for name in "abcd" if attempts.wait_s(name)] == ["b", "c", "d"]
 
 
@@ -85,12 +85,12 @@ def test_the_number_of_concurrent_password_checks_is_limited() -> None:
     attempts = LoginThrottle()
     for _ in range(2):
         with ExitStack() as stack:
-            for _ in range(MOST_AT_ONCE):
+            for _ in range(MAX_AT_ONCE):
                 stack.enter_context(attempts.slot())
             with pytest.raises(HTTPException) as refused, attempts.slot():
                 pytest.fail("it was looked at")
             assert refused.value.status_code == 503
-    for _ in range(MOST_AT_ONCE + 1):
+    for _ in range(MAX_AT_ONCE + 1):
         with pytest.raises(ZeroDivisionError), attempts.slot():
             _ = 1 / 0
 
@@ -98,9 +98,9 @@ def test_the_number_of_concurrent_password_checks_is_limited() -> None:
 @pytest.mark.usefixtures("passwords")
 def test_further_callers_during_many_logins_get_503(nobody: Caller, context: ApiContext) -> None:
     with ExitStack() as stack:
-        for _ in range(MOST_AT_ONCE):
+        for _ in range(MAX_AT_ONCE):
             stack.enter_context(context.login_throttle.slot())
-        for _ in range(MOST + 1):  # these attempts are not wrong passwords
+        for _ in range(MAX_FAILURES + 1):  # these attempts are not wrong passwords
             answer = tried(nobody, "ann", "right horse")
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
             assert "try again in a moment" in answer.json()["detail"]

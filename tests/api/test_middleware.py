@@ -80,7 +80,7 @@ def test_a_name_that_anybody_can_have_is_refused(nobody: Caller, host: str) -> N
     """DNS rebinding: the name of another site resolves to this address."""
     answer = nobody.get(HEALTH, headers={"Host": host})
     assert answer.status_code == 403
-    assert "is no name of this machine; if it is one, add it to the setting allowed_hosts" in answer.json()["detail"]
+    assert "is not a name of this machine; if it is one, add it to the setting allowed_hosts" in answer.json()["detail"]
 
 
 def test_further_names_are_let_in_where_they_are_set(serving: Callable[..., TestClient], context: ApiContext) -> None:
@@ -214,7 +214,7 @@ def asked(client: TestClient, times: int) -> Iterator[list[int]]:
 
 def test_too_many_concurrent_requests_get_503() -> None:
     held = Held()
-    client = TestClient(middleware.ConcurrencyLimit(held, most_working=3))
+    client = TestClient(middleware.ConcurrencyLimit(held, max_working=3))
     with asked(client, 3) as codes:
         eventually(lambda: held.inside == 3)
         answer = client.get("/")
@@ -228,7 +228,7 @@ def test_too_many_concurrent_requests_get_503() -> None:
 def test_open_responses_are_counted_separately() -> None:
     """A response that has begun may take as long as its run, and must not block other requests."""
     held = Held(begin=True)
-    client = TestClient(middleware.ConcurrencyLimit(held, most_working=1, most_open=3))
+    client = TestClient(middleware.ConcurrencyLimit(held, max_working=1, max_open=3))
     with asked(client, 3) as codes:
         eventually(lambda: held.inside == 3)
         assert client.get("/").status_code == 503
@@ -241,7 +241,7 @@ def test_a_slot_is_free_again_after_a_bug() -> None:
     async def broken(scope: object, receive: object, send: object) -> None:
         raise RuntimeError("bug")
 
-    guard = middleware.ConcurrencyLimit(broken, most_working=1)
+    guard = middleware.ConcurrencyLimit(broken, max_working=1)
     with suppress(RuntimeError), TestClient(guard, raise_server_exceptions=False) as client:
         for _ in range(3):
             assert client.get("/").status_code == 500
@@ -288,7 +288,7 @@ def test_an_incomplete_body_takes_no_slot(context: ApiContext, form: str) -> Non
     """Incomplete requests must not block other clients. A request counts once its body is complete."""
     first, rest = HALF[form]
     reader = Reader()
-    guard = middleware.ConcurrencyLimit(reader, most_working=2)
+    guard = middleware.ConcurrencyLimit(reader, max_working=2)
     with on_socket(context, guard) as address, ExitStack() as stack:
         stack.callback(reader.go.set)
         halves = [stack.enter_context(connected(address)) for _ in range(5)]
@@ -316,7 +316,7 @@ def test_an_incomplete_body_takes_no_slot(context: ApiContext, form: str) -> Non
 def test_a_request_without_a_body_has_its_slot_at_once(headers: dict[str, str]) -> None:
     """This holds even if the application never reads a body."""
     held = Held()
-    guard = middleware.ConcurrencyLimit(held, most_working=2)
+    guard = middleware.ConcurrencyLimit(held, max_working=2)
     client = TestClient(guard, headers=headers)
     with asked(client, 2) as codes:
         eventually(lambda: held.inside == 2)
@@ -330,11 +330,11 @@ def test_a_request_that_is_passed_on_frees_its_slot() -> None:
     held = Held()
 
     async def passing(scope: dict, receive: Callable, send: Callable) -> None:  # type: ignore[type-arg]
-        scope[middleware.PASSED_ON]()
-        scope[middleware.PASSED_ON]()  # calling it once is enough
+        scope[middleware.RELEASE_SLOT]()
+        scope[middleware.RELEASE_SLOT]()  # calling it once is enough
         await held(scope, receive, send)
 
-    guard = middleware.ConcurrencyLimit(passing, most_working=1)
+    guard = middleware.ConcurrencyLimit(passing, max_working=1)
     with asked(TestClient(guard), 3) as codes:
         eventually(lambda: held.inside == 3)
         assert (guard.working, guard._open) == (0, 3)
@@ -393,18 +393,18 @@ def sent(*pieces: tuple[int, float]) -> tuple[int, float]:
 
 
 @pytest.mark.parametrize(("size", "every_s"), [(1, 1.0), (1, 9.0), (100, 0.25), (0, 1.0)])
-def test_a_dripping_body_is_refused(size: int, every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_drips_is_let_go(size: int, every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each piece arrives in time, but the whole body would take hours."""
-    monkeypatch.setattr(middleware, "LEAST_RATE", 1000.0)
+    monkeypatch.setattr(middleware, "MIN_RATE", 1000.0)
     status, after_s = sent(*[(size, every_s)] * 100_000)
     assert status == 408
     assert 10.0 <= after_s < 20.0
 
 
 @pytest.mark.parametrize(("size", "every_s"), [(1000, 1.0), (9000, 9.0), (300, 0.25)])
-def test_a_slow_but_steady_body_is_accepted(size: int, every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_body_that_goes_on_gets_through(size: int, every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """The total time does not matter."""
-    monkeypatch.setattr(middleware, "LEAST_RATE", 1000.0)
+    monkeypatch.setattr(middleware, "MIN_RATE", 1000.0)
     status, after_s = sent(*[(size, every_s)] * 1000)
     assert (status, after_s) == (200, pytest.approx(1000 * every_s))
 

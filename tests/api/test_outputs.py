@@ -83,7 +83,7 @@ def test_an_archive_of_huge_holes_takes_no_time_and_keeps_no_setuid_bits(
 
 
 def test_a_folder_of_very_many_files_is_not_listed(api: Caller, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outputs, "MOST_LISTED", 6)
+    monkeypatch.setattr(outputs, "MAX_LISTED", 6)
     answer = api.get(f"{OUTPUTS}/tree")
     assert answer.status_code == 400
     assert "more than 6 entries" in answer.text

@@ -32,7 +32,7 @@ SOCKET = "/ws/v1/root/quick-start/jobs/1"
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rights, "LOOK_S", 0.05)
+    monkeypatch.setattr(rights, "POLL_S", 0.05)
 
 
 @pytest.fixture
@@ -282,10 +282,10 @@ def test_a_failing_check_keeps_no_other_stream_unwatched(store: Store, problem: 
     asyncio.run(scenario())
 
 
-def test_many_streams_delay_the_end_of_a_stream_by_seconds_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_stream_goes_on_for_long_because_there_are_many(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The more time the checks take, the longer the pauses between them, up to some seconds."""
-    monkeypatch.setattr(rights, "_LEAST_REST", 1e9)
-    monkeypatch.setattr(rights, "MOST_REST_S", 0.1)
+    monkeypatch.setattr(rights, "_PAUSE_FACTOR", 1e9)
+    monkeypatch.setattr(rights, "MAX_PAUSE_S", 0.1)
     over = False
 
     def check() -> None:

@@ -576,7 +576,7 @@ def requested(url: str, what: str, session: str, rest: str) -> socket.socket:
 def test_a_program_that_never_answers_takes_no_slot_of_others(
     context: ApiContext, silent: Silent, start: Start, browser: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(middleware.ConcurrencyLimit.__init__, "__defaults__", (1, middleware.MOST_OPEN))
+    monkeypatch.setattr(middleware.ConcurrencyLimit.__init__, "__defaults__", (1, middleware.MAX_OPEN))
     start(NOTEBOOK, silent)
     with on_loopback(context) as url, ExitStack() as stack:
         for _ in range(3):
@@ -611,7 +611,7 @@ def test_a_program_that_accepts_no_websocket_takes_no_slot_of_others(
     context: ApiContext, silent: Silent, start: Start, browser: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each open handshake counts for its client until the client leaves."""
-    monkeypatch.setattr(middleware.ConcurrencyLimit.__init__, "__defaults__", (1, middleware.MOST_OPEN))
+    monkeypatch.setattr(middleware.ConcurrencyLimit.__init__, "__defaults__", (1, middleware.MAX_OPEN))
     start(NOTEBOOK, silent)
     with on_loopback(context) as url, ExitStack() as stack:
         pairs = []
@@ -836,7 +836,7 @@ def test_no_secret_reaches_the_program_by_a_websocket(
 
 def test_a_message_that_is_too_large_ends_it(talk: Talk, notebook: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message would occupy memory completely, once for each client."""
-    monkeypatch.setattr(forwarding, "_MOST_MESSAGE", 10_000)
+    monkeypatch.setattr(forwarding, "_MAX_MESSAGE", 10_000)
     client = talk(f"{NOTEBOOK}/ws")
     client.send("x" * 10_000)
     assert len(client.recv(timeout=60)) == 10_000
@@ -920,7 +920,7 @@ def test_open_connections_end_with_the_permission(
     root: User,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(permission_watch, "LOOK_S", 0.05)
+    monkeypatch.setattr(permission_watch, "POLL_S", 0.05)
     start(page, program)
     session = browser.cookies[SESSION]
     client = talk(f"{page}/ws", cookie=cookies(session))

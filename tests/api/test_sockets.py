@@ -66,7 +66,7 @@ def at(address: Address, token: str) -> Iterator[Opener]:
 @pytest.fixture
 def few_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """Must come before `address`, which starts the application with these limits."""
-    monkeypatch.setattr(middleware.ConcurrencyLimit.__init__, "__defaults__", (middleware.MOST_WORKING, PLACES))
+    monkeypatch.setattr(middleware.ConcurrencyLimit.__init__, "__defaults__", (middleware.MAX_WORKING, PLACES))
 
 
 @pytest.fixture

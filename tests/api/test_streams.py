@@ -250,7 +250,7 @@ def test_a_line_that_never_ends_comes_in_pieces(
         found = [line.rpartition(" -- ")[2] for frame in frames(socket) for line in lines_of(frame)]
     assert found.pop() == "next"
     assert len(found) > 1
-    assert max(map(len, found)) <= streams._MOST_LINE
+    assert max(map(len, found)) <= streams._MAX_LINE
     assert "".join(found) == endless
 
 
@@ -277,7 +277,7 @@ def test_long_lines_come_in_pieces_without_losses(texts: list[str], step: int) -
     """No character is split, and no additional line appears, however the log is read."""
     whole = "".join(texts).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streams, "_MOST_LINE", 8)
+        patch.setattr(streams, "_MAX_LINE", 8)
         found = lines_in(*(whole[at : at + step] for at in range(0, len(whole), step)))
     assert all(len(line.encode()) <= 8 for line in found)
     lines = whole.decode().removesuffix("\n").split("\n") if whole else []
@@ -605,7 +605,7 @@ def test_real_clients_that_go_away_leave_nothing(
     """Neither a follower nor a line in the daemon's log."""
     quietly(monkeypatch)
     under_way: list[object] = []
-    original = streams._until_gone
+    original = streams._run_until_disconnect
 
     async def counted(*arguments: Any) -> None:
         under_way.append(arguments)
@@ -614,7 +614,7 @@ def test_real_clients_that_go_away_leave_nothing(
         finally:
             under_way.pop()
 
-    monkeypatch.setattr(streams, "_until_gone", counted)
+    monkeypatch.setattr(streams, "_run_until_disconnect", counted)
     make(Kind.JOB, Status.RUNNING)
     with on_loopback(context) as url, ExitStack() as stack:
         place = f"{url.replace('http', 'ws', 1)}{path}?token={api.token}"

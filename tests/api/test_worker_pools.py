@@ -74,14 +74,14 @@ def test_long_operations_hold_up_nothing_else(
     as_ann = {"Authorization": f"Token {store.users.new_token(ann)}"}
     with ThreadPoolExecutor(MANY) as pool:
         answers = [pool.submit(client.get, f"{P}/repo/download") for _ in range(MANY)]
-        eventually(lambda: len(waiting(held)) == places.MOST_OF_ONE)
-        taken = places.MOST_OF_ONE + places.MOST_WAITING_OF_ONE
+        eventually(lambda: len(waiting(held)) == places.MAX_PER_HOLDER)
+        taken = places.MAX_PER_HOLDER + places.MAX_WAITING_PER_HOLDER
         eventually(lambda: sum(answer.done() for answer in answers) == MANY - taken)  # refused, since no slot is free
         assert client.get("/healthz").status_code == 200
         assert client.get("/statusz").status_code == 200
         assert client.get(f"{P}/jobs").status_code == 200
         assert client.get("/api/v1/ann/mine/repo/download", headers=as_ann).status_code == 200
-        assert len(waiting(held)) == places.MOST_OF_ONE
+        assert len(waiting(held)) == places.MAX_PER_HOLDER
         (held / "go").touch()
         found = [answer.result() for answer in answers]
     codes = [answer.status_code for answer in found]
@@ -160,7 +160,7 @@ def test_one_caller_gets_a_part_of_the_slots() -> None:
             running.append(1)
             go.wait(30)
 
-        found = FairPool(most=3, most_of_one=2, most_waiting=4, most_waiting_of_one=3, reserved=0)
+        found = FairPool(max_running=3, max_per_holder=2, max_waiting=4, max_waiting_per_holder=3, reserved=0)
         tasks = many(found, [ANN] * 6, work)
         await asyncio.sleep(0)
         while len(running) < 2:
@@ -192,7 +192,7 @@ def test_the_last_slots_are_for_callers_without_one() -> None:
             running.append(1)
             go.wait(30)
 
-        found = FairPool(most=5, most_of_one=3, reserved=2)
+        found = FairPool(max_running=5, max_per_holder=3, reserved=2)
         tasks = many(found, [ANN] * 4 + [BOB] * 4, work)
         await until(lambda: len(running) >= 4)  # Ann's three requests, and Bob's first one
         assert len(found._waiting) == 4
@@ -236,7 +236,7 @@ def test_a_leaving_client_stops_waiting_and_frees_its_slot() -> None:
                 go.wait(30)
             seen.append(cancel.called)
 
-        found, first, second = FairPool(most=1), Client(), Client()
+        found, first, second = FairPool(max_running=1), Client(), Client()
         running = asyncio.create_task(found.run(first.request, ANN, work))
         later = asyncio.create_task(found.run(second.request, ANN, work))
         while not found._waiting:

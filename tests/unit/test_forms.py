@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 
-from polylocal.api.abf.forms import MOST_DEPTH, nested
+from polylocal.api.abf.forms import MAX_DEPTH, nested
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_nested_names(pairs: list[tuple[str, object]], value: dict[str, Any]) ->
         (("a[b]", "a[]"), "'a[]' is given twice"),
         (("a[b]", "a[b][c]"), "'a[b][c]' is given twice"),
         (("a[][]",), "'a[][]' names a list in a list"),
-        (("a" + "[b]" * MOST_DEPTH,), f"is nested more than {MOST_DEPTH} deep"),
+        (("a" + "[b]" * MAX_DEPTH,), f"is nested more than {MAX_DEPTH} deep"),
     ],
 )
 def test_names_that_do_not_fit_together_are_refused(names: tuple[str, ...], told: str) -> None:

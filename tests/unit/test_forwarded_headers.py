@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from polylocal.api.forwarded_headers import of_answer, of_request, own_cookie
+from polylocal.api.forwarded_headers import limited_cookie, of_answer, of_request
 
 OURS = frozenset({"polylocal_session", "user"})
 
@@ -97,7 +97,7 @@ def test_every_answer_allows_framing_by_its_own_origin_only_and_no_sniffing() ->
     ],
 )
 def test_a_cookie_is_for_its_own_host(cookie: str, kept: str) -> None:
-    found = own_cookie(cookie.encode(), OURS)
+    found = limited_cookie(cookie.encode(), OURS)
     assert found is not None
     assert found.decode() == kept
 
@@ -106,7 +106,7 @@ def test_a_cookie_is_for_its_own_host(cookie: str, kept: str) -> None:
     "cookie", ["user=x", " user =x; Path=/", "=user=x", "polylocal_session", "polylocal_session\t= y", "\tuser=x"]
 )
 def test_a_cookie_with_a_name_of_ours_is_left_out(cookie: str) -> None:
-    assert own_cookie(cookie.encode(), OURS) is None
+    assert limited_cookie(cookie.encode(), OURS) is None
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_cookie_with_a_name_of_ours_is_left_out(cookie: str) -> None:
     ],
 )
 def test_a_cookie_stays_below_the_page_where_pages_share_a_host(cookie: str, kept: str) -> None:
-    found = own_cookie(cookie.encode(), OURS, "/notebook/u/p/")
+    found = limited_cookie(cookie.encode(), OURS, "/notebook/u/p/")
     assert found is not None
     assert found.decode() == kept
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from polylocal.api.one_time_codes import LIFE_S, MOST_EACH, OneTimeCodes
+from polylocal.api.one_time_codes import LIFE_S, MAX_PER_OWNER, OneTimeCodes
 
 
 class Clock:
@@ -59,7 +59,7 @@ def test_two_threads_do_not_both_redeem_a_code() -> None:
 def test_many_codes_of_one_owner_push_out_their_own_only() -> None:
     codes = OneTimeCodes[str]()
     mine = codes.issue("mine", owner="ann")
-    first, *others = (codes.issue(str(number), owner="eve") for number in range(MOST_EACH + 1))
+    first, *others = (codes.issue(str(number), owner="eve") for number in range(MAX_PER_OWNER + 1))
     assert codes.redeem(first) is None
     assert codes.redeem(others[0]) == "1"
     assert codes.redeem(mine) == "mine"

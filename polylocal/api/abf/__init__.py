@@ -1,4 +1,4 @@
-"""The ABF API for package builds: the "Build lists" document, and what its clients need around it."""
+"""The ABF API for package builds: the "Build lists" document, and the further calls that its clients need."""
 
 from polylocal.api.abf.table import ENDPOINTS, application, serves
 

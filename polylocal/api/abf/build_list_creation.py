@@ -1,4 +1,4 @@
-"""From a body to a new build list: all checks before its insertion. They report all problems at once."""
+"""Checks the body of a new build list, and returns the build list to insert. Reports all problems at once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,8 +19,8 @@ from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Arch, Platform, Project, Repository, User
 
-_MOST_VERSION = 255
-_MOST_VARIABLE = 2**17 - 1  # bytes of a variable, name and value, that Linux accepts
+_MAX_VERSION = 255
+_MAX_VARIABLE = 2**17 - 1  # bytes of a variable, name and value, that Linux accepts
 _PYPROJECT = "pyproject.toml"
 _PKG_INFO = "PKG-INFO"
 _AUTO_PUBLISH = ("default", "none", "testing")
@@ -44,18 +44,18 @@ class NewBuildList:
 
 
 @dataclass
-class _Wanted:
+class _NamedRows:
     """The existing rows that the caller names, and the problems of the others."""
 
     project: Project | None = None
     arch: Arch | None = None
     build_for: Platform | None = None
-    save_to: Repository | None = None
+    save_to: Repository | None = None  # the repository to publish in
     platform: Platform | None = None  # of `save_to`
     include_repos: list[int] = field(default_factory=list)
     version: str | None = None
     commit: str | None = None
-    described: Described | None = None  # the output of `git describe` that the caller sends
+    described: Described | None = None  # the parsed output of `git describe`, if the caller sends it
     problems: list[str] = field(default_factory=list)
 
 
@@ -114,9 +114,9 @@ def check(said: Json, user: User, context: ApiContext) -> NewBuildList:
     Raises InvalidBuildList; NotAllowed; StoreError: the disk is full.
     """
     store = context.store
-    wanted = _wanted(said, store)
+    wanted = _find_rows(said, store)
     _check_rights(wanted, user)
-    _check(wanted, said, context)
+    _add_problems(wanted, said, context)
     project, arch, build_for, save_to = wanted.project, wanted.arch, wanted.build_for, wanted.save_to
     platform, commit = wanted.platform, wanted.commit
     if wanted.problems or not (project and arch and build_for and save_to and platform and commit):
@@ -159,19 +159,19 @@ def _options(said: Json, save_to: Repository) -> Json:
     }
 
 
-def _wanted(said: Json, store: Store) -> _Wanted:
+def _find_rows(said: Json, store: Store) -> _NamedRows:
     platforms = store.platforms
-    wanted = _Wanted(include_repos=integers(said.get("include_repos")))
+    wanted = _NamedRows(include_repos=integers(said.get("include_repos")))
     buildable = {arch.id: arch for arch in platforms.arches(arches.buildable())}
     wanted.arch = buildable.get(integer(said.get("arch_id")) or 0)
-    wanted.project = _found(store.projects.visible, said.get("project_id"))
-    wanted.build_for = _found(platforms.get, said.get("build_for_platform_id"))
-    wanted.save_to = _found(platforms.repository, said.get("save_to_repository_id"))
+    wanted.project = _find(store.projects.visible, said.get("project_id"))
+    wanted.build_for = _find(platforms.get, said.get("build_for_platform_id"))
+    wanted.save_to = _find(platforms.repository, said.get("save_to_repository_id"))
     wanted.platform = platforms.get(wanted.save_to.platform_id) if wanted.save_to else None
     return wanted
 
 
-def _found(find: Any, value: object) -> Any:
+def _find(find: Any, value: object) -> Any:
     number = integer(value)
     try:
         return None if number is None else find(number)
@@ -179,7 +179,7 @@ def _found(find: Any, value: object) -> Any:
         return None
 
 
-def _check_rights(wanted: _Wanted, user: User) -> None:
+def _check_rights(wanted: _NamedRows, user: User) -> None:
     project, build_for = wanted.project, wanted.build_for
     if project and not (project.is_package and rights.may_write(user, project)):
         raise NotAllowed
@@ -187,7 +187,7 @@ def _check_rights(wanted: _Wanted, user: User) -> None:
         raise NotAllowed
 
 
-def _check(wanted: _Wanted, said: Json, context: ApiContext) -> None:
+def _add_problems(wanted: _NamedRows, said: Json, context: ApiContext) -> None:
     problems, platforms = wanted.problems, context.store.platforms
     for found, name in (
         (wanted.project, "Project"),
@@ -219,12 +219,12 @@ def _check(wanted: _Wanted, said: Json, context: ApiContext) -> None:
         problems.append("Save to repository Repository does not contain project.")
 
 
-def _resolve(wanted: _Wanted, context: ApiContext, commit: str | None, version: str | None) -> None:
+def _resolve(wanted: _NamedRows, context: ApiContext, commit: str | None, version: str | None) -> None:
     if commit is None and version is None:
         wanted.problems.append("Version can't be blank")
         return
-    if len(version or "") > _MOST_VERSION:  # it becomes a variable of the container
-        wanted.problems.append(f"Version is too long (maximum is {_MOST_VERSION} characters)")
+    if len(version or "") > _MAX_VERSION:  # it becomes a variable of the container
+        wanted.problems.append(f"Version is too long (maximum is {_MAX_VERSION} characters)")
         return
     if wanted.project is None:
         return
@@ -235,7 +235,7 @@ def _resolve(wanted: _Wanted, context: ApiContext, commit: str | None, version: 
     wanted.commit, wanted.version = found, version or found
 
 
-def _describe(wanted: _Wanted, said: str | None) -> None:
+def _describe(wanted: _NamedRows, said: str | None) -> None:
     """Parse the field `git_describe`. An upload has no tags, so the client sends the output of its own git."""
     if said is None:
         return
@@ -289,9 +289,9 @@ def _problems_of_params(params: Mapping[str, str]) -> list[str]:
     for name, value in params.items():
         size = len(f"EXTRA_{name}={value}".encode())
         if "\0" in value:
-            problems.append(f"Extra params {name[:_MOST_VERSION]} has a null character, which no variable can have")
-        elif size > _MOST_VARIABLE:
-            problems.append(f"Extra params {name[:_MOST_VERSION]} has {size} bytes (maximum is {_MOST_VARIABLE})")
+            problems.append(f"Extra params {name[:_MAX_VERSION]} has a null character, which no variable can have")
+        elif size > _MAX_VARIABLE:
+            problems.append(f"Extra params {name[:_MAX_VERSION]} has {size} bytes (maximum is {_MAX_VARIABLE})")
     return problems
 
 

@@ -10,10 +10,10 @@ from starlette.responses import Response
 
 from polylocal import clock
 from polylocal.api.abf import build_list_creation, shapes
-from polylocal.api.abf.calls import AbfCall, Endpoint, done, refused
+from polylocal.api.abf.calls import AbfCall, Endpoint, failure, success
 from polylocal.api.abf.values import Json, boolean, integer
 from polylocal.api.api_context import ApiContext
-from polylocal.api.file_responses import opened_file
+from polylocal.api.file_responses import attachment
 from polylocal.errors import NotFound
 from polylocal.packages import repositories
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
@@ -25,7 +25,7 @@ _SUBJECT = "build_list"
 
 
 def show(call: AbfCall) -> Json:
-    found, project = _readable(call)
+    found, project = _find_readable(call)
     return {_SUBJECT: detail(found, project, call.base, call.context)}
 
 
@@ -33,33 +33,35 @@ def create(call: AbfCall) -> Json | Response:
     try:
         new = build_list_creation.check(call.section(_SUBJECT), call.user, call.context)
     except build_list_creation.InvalidBuildList as error:
-        return refused(_SUBJECT, "BuildList has not been created", *error.problems)
+        return failure(_SUBJECT, "BuildList has not been created", *error.problems)
     made = call.store.build_lists.create(new.project, call.user, new.run, new.values)
-    return done(_SUBJECT, made.id, "BuildList has been created successfully")
+    return success(_SUBJECT, made.id, "BuildList has been created successfully")
 
 
 def cancel(call: AbfCall) -> Json | Response:
-    found, project = _found(call)
+    found, project = _find(call)
     call.require(call.may_write(project))
     if not call.store.build_lists.cancel(found):
-        return refused(_SUBJECT, "Errors during build cancelation!")
-    return done(_SUBJECT, found.id, "Build canceled")
+        return failure(_SUBJECT, "Errors during build cancelation!")
+    return success(_SUBJECT, found.id, "Build canceled")
 
 
 def publish(call: AbfCall) -> Json | Response:
-    found, project = _found(call)
-    saved_to, platform = _saved_to(found, call.store)
+    found, project = _find(call)
+    saved_to, platform = _find_target(found, call.store)
     is_again = found.status == BuildStatus.PUBLISHED
     is_manager = call.may_manage(platform)
     needs_manager = is_again or not saved_to.publish_without_qa
     call.require(is_manager if needs_manager else call.may_write(project))
-    can_be = call.store.platforms.has_project(saved_to, found.project_id) and _may_follow(found, platform, call.store)
+    can_be = call.store.platforms.has_project(saved_to, found.project_id) and _has_published_dependencies(
+        found, platform, call.store
+    )
     if not can_be or not call.store.build_lists.publish(found, call.user, again=is_manager):
-        return refused(_SUBJECT, "Errors during build publishing!")
-    return done(_SUBJECT, found.id, "Build is queued for publishing")
+        return failure(_SUBJECT, "Errors during build publishing!")
+    return success(_SUBJECT, found.id, "Build is queued for publishing")
 
 
-def _may_follow(found: BuildList, platform: Platform, store: Store) -> bool:
+def _has_published_dependencies(found: BuildList, platform: Platform, store: Store) -> bool:
     """On a main platform, the build lists that it was built with must be published first."""
     if not platform.is_main:
         return True
@@ -69,21 +71,21 @@ def _may_follow(found: BuildList, platform: Platform, store: Store) -> bool:
 
 
 def create_container(call: AbfCall) -> Json | Response:
-    found, project = _found(call)
-    _, platform = _saved_to(found, call.store)
+    found, project = _find(call)
+    _, platform = _find_target(found, call.store)
     call.require(call.may_write(project) or call.may_manage(platform))
     if not call.store.build_lists.request_container(found):
-        return refused(_SUBJECT, "Errors during container creating!")
-    return done(_SUBJECT, found.id, "Container is queued for creating")
+        return failure(_SUBJECT, "Errors during container creating!")
+    return success(_SUBJECT, found.id, "Container is queued for creating")
 
 
 def reject_publish(call: AbfCall) -> Json | Response:
-    found, _ = _found(call)
-    saved_to, platform = _saved_to(found, call.store)
+    found, _ = _find(call)
+    saved_to, platform = _find_target(found, call.store)
     call.require(call.may_manage(platform))
     if saved_to.publish_without_qa or not call.store.build_lists.reject(found, call.user):
-        return refused(_SUBJECT, "Rejecting publishing failed")
-    return done(_SUBJECT, found.id, "Publishing rejected")
+        return failure(_SUBJECT, "Rejecting publishing failed")
+    return success(_SUBJECT, found.id, "Publishing rejected")
 
 
 def index(call: AbfCall) -> Json | Response:
@@ -98,7 +100,7 @@ def index_of_project(call: AbfCall) -> Json | Response:
 
 def log(call: AbfCall) -> Response:
     """The log of the build so far, from byte `offset` on."""
-    found, _ = _readable(call)
+    found, _ = _find_readable(call)
     path = call.context.home.log("package", found.uuid)
     offset = integer(call.query("offset")) or 0
     try:
@@ -106,24 +108,24 @@ def log(call: AbfCall) -> Response:
     except FileNotFoundError as error:
         raise NotFound from error
     file.seek(min(max(0, offset), os.fstat(file.fileno()).st_size))
-    response = opened_file(file, f"{found.id}.log", "text/plain; charset=utf-8")
+    response = attachment(file, f"{found.id}.log", "text/plain; charset=utf-8")
     response.headers["Content-Disposition"] = "inline"
     response.headers["ETag"] = f'"{found.uuid}-{response.headers["Content-Length"]}-{offset}"'
     return response
 
 
-def _found(call: AbfCall) -> tuple[BuildList, Project]:
+def _find(call: AbfCall) -> tuple[BuildList, Project]:
     found = call.store.build_lists.get(call.id())
     return found, call.project(found.project_id)
 
 
-def _readable(call: AbfCall) -> tuple[BuildList, Project]:
-    found, project = _found(call)
+def _find_readable(call: AbfCall) -> tuple[BuildList, Project]:
+    found, project = _find(call)
     call.require(found.user_id == call.user.id or call.may_read(project))  # its creator needs no right to the project
     return found, project
 
 
-def _saved_to(found: BuildList, store: Store) -> tuple[Repository, Platform]:
+def _find_target(found: BuildList, store: Store) -> tuple[Repository, Platform]:
     repository = store.platforms.repository(found.save_to_repository_id)
     return repository, store.platforms.get(repository.platform_id)
 
@@ -134,7 +136,7 @@ def detail(found: BuildList, project: Project, base: str, context: ApiContext) -
     wanted = {*found.include_repos, *found.extra_repositories, found.save_to_repository_id}
     known = {repository.id: repository for repository in store.repositories_by_id(wanted)}
     save_to, arch = known[found.save_to_repository_id], store.arch(found.arch_id)
-    around = shapes.Around(
+    related = shapes.RelatedRows(
         base=base,
         project=project,
         owner=users.by_id(project.user_id),
@@ -144,16 +146,16 @@ def detail(found: BuildList, project: Project, base: str, context: ApiContext) -
         arch=arch,
         repositories=known,
         platforms={number: store.get(number) for number in {found.platform_id for found in known.values()}},
-        extra_build_lists=[_other(other, base, context) for other in lists.by_ids(found.extra_build_lists)],
+        extra_build_lists=[_reference(other, base, context) for other in lists.by_ids(found.extra_build_lists)],
         packages=lists.packages([found.run_pk]),
         results=lists.results(found),
         container_path=_container_path(found, save_to, arch.name, base, context),
         refusal=lists.refusal(found),
     )
-    return shapes.build_list(found, around)
+    return shapes.build_list(found, related)
 
 
-def _other(other: BuildList, base: str, context: ApiContext) -> Json:
+def _reference(other: BuildList, base: str, context: ApiContext) -> Json:
     save_to = context.store.platforms.repository(other.save_to_repository_id)
     path = _container_path(other, save_to, context.store.platforms.arch(other.arch_id).name, base, context)
     about = {"id": other.id, "status": other.status, "container_path": path}
@@ -169,11 +171,11 @@ def _container_path(found: BuildList, save_to: Repository, arch: str, base: str,
 
 
 def _page(call: AbfCall, project: Project | None, ownership: str) -> Json | Response:
-    said = call.filters()
-    if problems := _problems(said):
-        return refused(_SUBJECT, "Build lists can't be filtered", *problems)
-    filters = filters_of(said, call.user, project, ownership)
-    query = urlencode([(f"filter[{name}]", value) for name, value in said.items()])
+    fields = call.filters()
+    if problems := _problems(fields):
+        return failure(_SUBJECT, "Build lists can't be filtered", *problems)
+    filters = filters_of(fields, call.user, project, ownership)
+    query = urlencode([(f"filter[{name}]", value) for name, value in fields.items()])
     return {
         "build_lists": rows(call.store.build_lists.page(call.user, filters, call.page) if filters else [], call.store),
         "url": "/api/v1/build_lists.json" + (f"?{query}" if query else ""),
@@ -186,74 +188,74 @@ def rows(found: Sequence[BuildList], store: Store) -> list[Json]:
     return [shapes.build_list_row(item, names[item.project_id]) for item in found]
 
 
-def _problems(said: dict[str, str]) -> list[str]:
+def _problems(fields: dict[str, str]) -> list[str]:
     """The values that are refused: without its condition the list would have more than the caller asked for.
 
     A malformed number is no problem: no build list has it.
     """
-    if "id" in said:  # no other filter counts then
+    if "id" in fields:  # no other filter counts then
         return []
     problems = []
-    if said.get("ownership", "index") not in _OWNERSHIPS:
+    if fields.get("ownership", "index") not in _OWNERSHIPS:
         problems.append(f"Ownership must be one of {', '.join(_OWNERSHIPS)}")
     for name in ("updated_at_start", "updated_at_end"):
-        if name in said and _moment(said[name]) is None:
+        if name in fields and _parse_moment(fields[name]) is None:
             words = name.replace("_", " ").capitalize()
             problems.append(f"{words} must be seconds since 1970, or a day written as dd/mm/yyyy")
     return problems
 
 
-def filters_of(said: dict[str, str], user: User, project: Project | None, ownership: str) -> Filters | None:
+def filters_of(fields: dict[str, str], user: User, project: Project | None, ownership: str) -> Filters | None:
     """The filters of a query string as conditions; None: no build list can meet them.
 
     `ownership` counts where the query string names none. An `id` excludes all other filters.
     """
     project_id = project.id if project else None
-    names = ("id",) if "id" in said else _NUMBERS
-    numbers = {name: integer(said[name]) for name in names if name in said}
+    names = ("id",) if "id" in fields else _NUMBERS
+    numbers = {name: integer(fields[name]) for name in names if name in fields}
     platforms = {numbers.pop(name) for name in _PLATFORMS if name in numbers}
     if None in numbers.values() or None in platforms or len(platforms) > 1:
         return None
-    if "id" in said:
+    if "id" in fields:
         return Filters(id=numbers["id"], project_id=project_id)
-    if _names_other_builds(said):
+    if _names_other_builds(fields):
         return None
-    ownership = said.get("ownership") or ownership
+    ownership = fields.get("ownership") or ownership
     return Filters(
         project_id=project_id,
         user_id=user.id if ownership == "owned" else None,
         related_user_id=user.id if ownership == "related" else None,
         save_to_platform_id=next(iter(platforms), None),
-        project_name=said.get("project_name"),
-        project_version=said.get("project_version"),
-        updated_from=_moment(said.get("updated_at_start")),
-        updated_until=_moment(said.get("updated_at_end"), is_end=True),
+        project_name=fields.get("project_name"),
+        project_version=fields.get("project_version"),
+        updated_from=_parse_moment(fields.get("updated_at_start")),
+        updated_until=_parse_moment(fields.get("updated_at_end"), is_end=True),
         **numbers,
     )
 
 
-def _names_other_builds(said: dict[str, str]) -> bool:
-    """Whether only recurrent builds, mass builds or builds of the old core are asked for: there are none here."""
+def _names_other_builds(fields: dict[str, str]) -> bool:
+    """Whether the filter selects only kinds of builds that polylocal does not have."""
     return (
-        boolean(said.get("is_circle"), False)
-        or said.get("mass_build_id", "-1") != "-1"
-        or not boolean(said.get("new_core"), True)
+        boolean(fields.get("is_circle"), False)
+        or fields.get("mass_build_id", "-1") != "-1"
+        or not boolean(fields.get("new_core"), True)
     )
 
 
-def _moment(said: str | None, *, is_end: bool = False) -> str | None:
+def _parse_moment(fields: str | None, *, is_end: bool = False) -> str | None:
     """The first or last moment that a text names, as a stamp; None: the text names none.
 
     A text is a whole second in unix time, or a day as `dd/mm/yyyy`.
     """
-    if said is None:
+    if fields is None:
         return None
-    number = integer(said)
+    number = integer(fields)
     try:
-        if number is not None and str(number) == said.strip():
+        if number is not None and str(number) == fields.strip():
             start, length = datetime.fromtimestamp(number, UTC), timedelta(seconds=1)
         else:
-            start, length = datetime.strptime(said.strip(), "%d/%m/%Y").replace(tzinfo=UTC), timedelta(days=1)
+            start, length = datetime.strptime(fields.strip(), "%d/%m/%Y").replace(tzinfo=UTC), timedelta(days=1)
         return clock.stamp(start + length - timedelta(microseconds=1) if is_end else start)
     except (ValueError, OverflowError, OSError):  # no date, or a date out of range
         return None

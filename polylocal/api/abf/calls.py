@@ -1,6 +1,6 @@
 """The endpoints and calls of the ABF API, its authentication, and its responses.
 
-Clients expect an ETag on every response that is no error, and compare the texts of errors.
+Clients expect an ETag on every response that is not an error, and compare the texts of errors.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from polylocal.api import access, rights
-from polylocal.api.abf.values import MOST_ID, Json, integer
+from polylocal.api.abf.values import MAX_ID, Json, integer
 from polylocal.api.api_context import ApiContext
-from polylocal.api.file_responses import FileAnswer
+from polylocal.api.file_responses import OpenFileResponse
 from polylocal.api.kernel import BaseCall, BaseEndpoint
 from polylocal.api.quotas import client_address
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
@@ -35,7 +35,7 @@ WRONG_CREDENTIALS = "Invalid email or password."
 NO_RIGHT = "Access violation to this page!"
 NOT_FOUND = "Error 404. Resource not found!"
 BROKEN = "Something went wrong. We've been notified about this issue and we'll take a look at it shortly."
-PER_PAGE, MOST_PER_PAGE = 20, 100
+PER_PAGE, MAX_PER_PAGE = 20, 100
 MAX_BODY = 2**20  # bytes of a body that is not an upload
 _REMEMBERED_S = 300.0
 _BY_PASSWORD = "polylocal.by-password"  # in the scope of requests that were admitted by a password
@@ -83,8 +83,8 @@ class AbfCall(BaseCall[Endpoint]):
     def page(self) -> Page:
         number = max(1, integer(self.query("page")) or 1)
         size = integer(self.query("per_page"))
-        size = PER_PAGE if size is None or size < 1 else min(size, MOST_PER_PAGE)
-        return Page(size, min((number - 1) * size, MOST_ID))
+        size = PER_PAGE if size is None or size < 1 else min(size, MAX_PER_PAGE)
+        return Page(size, min((number - 1) * size, MAX_ID))
 
     def section(self, subject: str) -> Json:
         """The section of the body with this name, as in `{"build_list": {…}}`; empty if there is none."""
@@ -150,20 +150,20 @@ class AbfCall(BaseCall[Endpoint]):
 # -- answers ---------------------------------------------------------------------------------------------------------
 
 
-def done(subject: str, row_id: int, message: str) -> Json:
+def success(subject: str, row_id: int, message: str) -> Json:
     return {subject: {"id": row_id, "message": message}}
 
 
-def refused(subject: str, *messages: str) -> Response:
-    return answer({subject: {"id": None, "message": ". ".join(messages)}}, 422)
+def failure(subject: str, *messages: str) -> Response:
+    return json_response({subject: {"id": None, "message": ". ".join(messages)}}, 422)
 
 
-def answer(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
     return Response(content, status, headers, "application/json; charset=utf-8")
 
 
-def tagged(request: Request, response: Response) -> Response:
+def with_etag(request: Request, response: Response) -> Response:
     """The response with an ETag of its content; a 304 without a body if the client has that content."""
     if not 200 <= response.status_code < 300:
         return response
@@ -172,7 +172,7 @@ def tagged(request: Request, response: Response) -> Response:
         tag = secrets.token_hex(20) if content is None else hashlib.sha256(bytes(content)).hexdigest()[:40]
         response.headers["ETag"] = f'"{tag}"'
     if request.method in ("GET", "HEAD") and _matches(request.headers.get("if-none-match"), response.headers["etag"]):
-        if isinstance(response, FileAnswer):
+        if isinstance(response, OpenFileResponse):
             response.file.close()
         kept = {name: response.headers[name] for name in ("etag", "vary") if name in response.headers}
         return Response(status_code=304, headers=kept)
@@ -186,7 +186,7 @@ def _matches(known: str | None, tag: str) -> bool:
 
 
 def unauthorized(words: str) -> Response:
-    return answer({"error": words}, 401, {"WWW-Authenticate": 'Basic realm="polylocal"'})
+    return json_response({"error": words}, 401, {"WWW-Authenticate": 'Basic realm="polylocal"'})
 
 
 # -- authentication --------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ class Authenticator:
     def __init__(self, context: ApiContext) -> None:
         self._context = context
         self._key = secrets.token_bytes(32)
-        self._known: dict[bytes, float] = {}
+        self._verified: dict[bytes, float] = {}
         self._lock = threading.Lock()
 
     def identify(self, request: Request) -> User | None:
@@ -211,10 +211,10 @@ class Authenticator:
         header = request.headers.get("authorization", "")
         scheme, _, rest = header.partition(" ")
         if scheme.lower() == "basic":
-            name, secret = _unpacked(rest)
+            name, secret = _parse_basic(rest)
             return self._by_secret(request, name, secret)
         if header:
-            return self._checked(request, access.authenticate(request, users))
+            return self._check_user(request, access.authenticate(request, users))
         if token := request.query_params.get("authentication_token"):
             return self._by_token(request, token)
         return None
@@ -238,7 +238,7 @@ class Authenticator:
         user = users.known_as(name)
         by_token = users.by_token(secret)
         if by_token and user and by_token.user.id == user.id:
-            return self._checked(request, by_token)
+            return self._check_user(request, by_token)
         if request.scope.get(access.BRIDGE):
             raise NotAuthenticated(WRONG_CREDENTIALS)
         return self._by_password(request, user, name, secret)
@@ -255,19 +255,19 @@ class Authenticator:
         with self._context.quotas.logins.slot(("name", who)), attempts.slot():
             found = self._context.store.users.check_password(user.username if user else name, secret)
         if found is None:
-            attempts.was_wrong(who)
+            attempts.record_failure(who)
             raise NotAuthenticated(WRONG_CREDENTIALS)
-        attempts.was_right(who)
+        attempts.record_success(who)
         self._remember(digest)
         return found
 
     def _by_token(self, request: Request, token: str) -> User:
         try:
-            return self._checked(request, access.by_token(request, self._context.store.users, token))
+            return self._check_user(request, access.by_token(request, self._context.store.users, token))
         except NotAuthenticated as error:
             raise NotAuthenticated(WRONG_CREDENTIALS) from error
 
-    def _checked(self, request: Request, credentials: Credentials) -> User:
+    def _check_user(self, request: Request, credentials: Credentials) -> User:
         """Refuse a run's own token, which is for the Polyaxon API."""
         if credentials.run_pk is not None or not credentials.user.is_active or request.scope.get(access.BRIDGE):
             raise NotAuthenticated(WRONG_CREDENTIALS)
@@ -279,16 +279,16 @@ class Authenticator:
 
     def _is_known(self, digest: bytes) -> bool:
         with self._lock:
-            return self._known.get(digest, 0.0) > time.monotonic()
+            return self._verified.get(digest, 0.0) > time.monotonic()
 
     def _remember(self, digest: bytes) -> None:
         now = time.monotonic()
         with self._lock:
-            self._known = {known: until for known, until in self._known.items() if until > now}
-            self._known[digest] = now + _REMEMBERED_S
+            self._verified = {known: until for known, until in self._verified.items() if until > now}
+            self._verified[digest] = now + _REMEMBERED_S
 
 
-def _unpacked(encoded: str) -> tuple[str, str]:
+def _parse_basic(encoded: str) -> tuple[str, str]:
     try:
         name, colon, secret = b64decode(encoded.strip(), validate=True).decode().partition(":")
     except ValueError as error:

@@ -14,19 +14,19 @@ from starlette.datastructures import UploadFile
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from polylocal.api.abf import shapes, simple_index
-from polylocal.api.abf.calls import AbfCall, Endpoint, answer, refused
+from polylocal.api.abf.calls import AbfCall, Endpoint, failure, json_response
 from polylocal.api.abf.values import Json
-from polylocal.api.file_responses import FileAnswer, file_as_it_is, part_of, served_file
+from polylocal.api.file_responses import OpenFileResponse, cacheable_file, growing_file, requested_range
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
 from polylocal.packages import repositories
 from polylocal.packages.file_store import GUARD
 
-_MOST_NAME, _MOST_PATH = 255, 2048  # bytes
+_MAX_NAME, _MAX_PATH = 255, 2048  # bytes
 _TEXTS = (".log", ".txt", ".list", ".md5sum")
-_TRIES = 5  # attempts to read a path: a publication may replace it meanwhile
+_MAX_TRIES = 5  # attempts to read a path: a publication may replace it meanwhile
 
 
-def stored(call: AbfCall) -> Response:
+def show(call: AbfCall) -> Response:
     """A file by its sha1, with or without `.log`. Results of hidden projects are for the readers of the project."""
     sha1 = call.parameter("sha1").removesuffix(".log")
     found = call.store.files.get(sha1)
@@ -39,7 +39,7 @@ def stored(call: AbfCall) -> Response:
         raise NotAllowed
     is_text = found.file_name.endswith(_TEXTS) or call.parameter("sha1").endswith(".log")
     try:
-        response = file_as_it_is(path, "text/plain; charset=utf-8" if is_text else "application/octet-stream")
+        response = growing_file(path, "text/plain; charset=utf-8" if is_text else "application/octet-stream")
     except FileNotFoundError as error:  # it was removed since
         raise NotFound from error
     response.headers["ETag"] = f'"{sha1}"'
@@ -63,23 +63,23 @@ def find(call: AbfCall) -> list[Json]:
 def upload(call: AbfCall) -> Response:
     part = call.section("file_store").get("file")
     if not isinstance(part, UploadFile):
-        return refused("file_store", "File has not been stored", "File can't be blank")
+        return failure("file_store", "File has not been show", "File can't be blank")
     call.context.check_room()
     staged = call.context.file_store.stage(part.file)
     with GUARD:
         kept = call.context.file_store.commit(staged)
         call.store.files.add(kept.sha1, part.filename or kept.sha1, kept.size, call.user)
-    return answer({"sha1_hash": kept.sha1}, 201)
+    return json_response({"sha1_hash": kept.sha1}, 201)
 
 
 def download(call: AbfCall) -> Response:
     """A file or a folder of a repository. Open platforms need no credentials."""
     path = call.request.path_params.get("path", "")
-    if len(os.fsencode(path)) > _MOST_PATH:
+    if len(os.fsencode(path)) > _MAX_PATH:
         raise NotFound
     parts = [part for part in path.split("/") if part not in ("", ".")]  # apt asks for `release/./Packages`
     # no unfinished files, no `..`, no names that no file can have
-    if any(part.startswith(".") or "\0" in part or len(os.fsencode(part)) > _MOST_NAME for part in parts):
+    if any(part.startswith(".") or "\0" in part or len(os.fsencode(part)) > _MAX_NAME for part in parts):
         raise NotFound
     root = call.context.home.downloads
     if parts:
@@ -87,8 +87,8 @@ def download(call: AbfCall) -> Response:
     else:
         root.mkdir(parents=True, exist_ok=True)  # nothing was published yet
     target = root.joinpath(*parts)
-    answer = _signature_of_what_was_read(call, target) or _current(call, target, parts)
-    _remember(call, target, answer)
+    answer = _signature_of_read_index(call, target) or _read_current(call, target, parts)
+    _remember_index(call, target, answer)
     return answer
 
 
@@ -100,26 +100,26 @@ def _check_rights(call: AbfCall, platform_name: str) -> None:
         call.require(call.may_see(platform))
 
 
-def _current(call: AbfCall, target: Path, parts: list[str]) -> Response:
+def _read_current(call: AbfCall, target: Path, parts: list[str]) -> Response:
     """The response from one publication, even if others replace it meanwhile. Raises NotFound."""
-    for _ in range(_TRIES):
+    for _ in range(_MAX_TRIES):
         place = target.resolve()  # in the folder of one publication
         try:
-            found = _answer(call, place, parts)
+            found = _respond(call, place, parts)
         except (FileNotFoundError, NotADirectoryError):
             if target.resolve() == place:
                 break
         else:
-            if isinstance(found, FileAnswer) or target.resolve() == place:
+            if isinstance(found, OpenFileResponse) or target.resolve() == place:
                 return found  # the list of a replaced folder may lack files that are removed already
     else:
         raise NotFound
-    if earlier := _first(call, repositories.leftovers(target)):
+    if earlier := _first_existing(call, repositories.leftovers(target)):
         return earlier
     raise NotFound
 
 
-def _answer(call: AbfCall, place: Path, parts: list[str]) -> Response:
+def _respond(call: AbfCall, place: Path, parts: list[str]) -> Response:
     """A file, or the page of a folder: its `index.html`, or a list of its entries.
 
     Raises FileNotFoundError, NotADirectoryError: the path does not exist, or a publication removed it just now.
@@ -144,15 +144,15 @@ def _answer(call: AbfCall, place: Path, parts: list[str]) -> Response:
     return HTMLResponse(f"<!DOCTYPE html>\n<html><head><title>{title}</title></head><body>\n{links}</body></html>\n")
 
 
-def _remember(call: AbfCall, target: Path, answer: Response) -> None:
+def _remember_index(call: AbfCall, target: Path, answer: Response) -> None:
     """Note the `repomd.xml` that a client gets, for its signature."""
-    if target.match(repositories.REPOMD) and isinstance(answer, FileAnswer) and answer.status_code == 200:
+    if target.match(repositories.REPOMD) and isinstance(answer, OpenFileResponse) and answer.status_code == 200:
         digest = hashlib.sha256(answer.file.read()).hexdigest()
         answer.file.seek(0)
         call.context.index_readers.remember(_client(call), target, digest)
 
 
-def _signature_of_what_was_read(call: AbfCall, target: Path) -> Response | None:
+def _signature_of_read_index(call: AbfCall, target: Path) -> Response | None:
     """The signature of the `repomd.xml` that this client got, perhaps from an earlier publication."""
     if not target.match(repositories.REPOMD_SIGNATURE):
         return None
@@ -160,14 +160,14 @@ def _signature_of_what_was_read(call: AbfCall, target: Path) -> Response | None:
     if digest is None:
         return None
     signature = target.parent.parent / repositories.signature_path(digest)
-    return _first(call, (signature, *repositories.leftovers(signature)))
+    return _first_existing(call, (signature, *repositories.leftovers(signature)))
 
 
 def _client(call: AbfCall) -> str:
     return call.request.client.host if call.request.client else ""
 
 
-def _first(call: AbfCall, paths: Iterable[Path]) -> Response | None:
+def _first_existing(call: AbfCall, paths: Iterable[Path]) -> Response | None:
     """The first of the files that exists."""
     for path in paths:
         with suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
@@ -187,8 +187,8 @@ def _file(call: AbfCall, path: Path, media: str | None = None) -> Response:
     """`media`: the negotiated content type; None: by the name of the file. Raises OSError."""
     variant = f"-{media}" if media else ""
     media = media or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    answer = served_file(path.open("rb"), media, variant)
-    return part_of(answer, call.request.headers.get("range"), call.request.headers.get("if-range"))
+    answer = cacheable_file(path.open("rb"), media, variant)
+    return requested_range(answer, call.request.headers.get("range"), call.request.headers.get("if-range"))
 
 
 def _is_open(call: AbfCall, platform: str) -> bool:
@@ -203,7 +203,7 @@ _anonymous = partial(Endpoint, "GET", is_anonymous=True)
 
 ENDPOINTS = [
     Endpoint("GET", _STORE, find, "Find a file by its sha1: `hash=`", "any user"),
-    _anonymous(f"{_STORE}/{{sha1}}", stored, "Get a file", "anyone; files of a hidden project: its readers"),
+    _anonymous(f"{_STORE}/{{sha1}}", show, "Get a file", "anyone; files of a hidden project: its readers"),
     Endpoint("POST", _UPLOAD, upload, "Store a file: the part `file_store[file]`", "any user", is_upload=True),
     _anonymous(
         f"{_DOWNLOADS}/{{path:path}}", download, "Repositories and containers", "anyone; a hidden platform: its owner"

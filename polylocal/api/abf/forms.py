@@ -11,7 +11,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 Json = dict[str, Any]
-MOST_DEPTH = 32
+MAX_DEPTH = 32
 _NAME = re.compile(r"(?P<head>[^\[\]]+)(?P<inner>(?:\[[^\[\]]*\])+)")
 _INNER = re.compile(r"\[([^\[\]]*)\]")
 
@@ -21,12 +21,12 @@ def nested(pairs: Iterable[tuple[str, object]]) -> Json:
     found: Json = {}
     for name, value in pairs:
         keys = _keys(name)
-        if len(keys) > MOST_DEPTH:
-            raise HTTPException(400, f"The field {name[:80]!r} is nested more than {MOST_DEPTH} deep.")
+        if len(keys) > MAX_DEPTH:
+            raise HTTPException(400, f"The field {name[:80]!r} is nested more than {MAX_DEPTH} deep.")
         if any(keys[at] == keys[at + 1] == "" for at in range(len(keys) - 1)):
             raise HTTPException(400, f"The field {name[:80]!r} names a list in a list.")
         try:
-            _put(found, keys, value)
+            _insert(found, keys, value)
         except TypeError as error:
             raise HTTPException(
                 400, f"The field {name[:80]!r} is given twice, in ways that exclude each other."
@@ -40,7 +40,7 @@ def _keys(name: str) -> list[str]:
     return [fits["head"], *_INNER.findall(fits["inner"])] if fits else [name]
 
 
-def _put(into: Json, keys: list[str], value: object) -> None:
+def _insert(into: Json, keys: list[str], value: object) -> None:
     """Raises TypeError: the place has a value of another kind."""
     key, *rest = keys
     if not rest:
@@ -48,18 +48,18 @@ def _put(into: Json, keys: list[str], value: object) -> None:
             raise TypeError(key)
         into[key] = value
     elif rest[0]:
-        _put(_kind_of(dict, into.setdefault(key, {})), rest, value)
+        _insert(_require_type(dict, into.setdefault(key, {})), rest, value)
     else:
-        items = _kind_of(list, into.setdefault(key, []))
+        items = _require_type(list, into.setdefault(key, []))
         if len(rest) == 1:
             items.append(value)
             return
-        if not items or not isinstance(items[-1], dict) or _has(items[-1], rest[1:]):
+        if not items or not isinstance(items[-1], dict) or _would_replace(items[-1], rest[1:]):
             items.append({})
-        _put(items[-1], rest[1:], value)
+        _insert(items[-1], rest[1:], value)
 
 
-def _has(there: object, keys: list[str]) -> bool:
+def _would_replace(there: object, keys: list[str]) -> bool:
     """Whether a value for these keys would replace another one."""
     for key in keys:
         if key == "":  # lists grow
@@ -70,7 +70,7 @@ def _has(there: object, keys: list[str]) -> bool:
     return True
 
 
-def _kind_of(kind: type, there: Any) -> Any:
+def _require_type(kind: type, there: Any) -> Any:
     if not isinstance(there, kind):
         raise TypeError(kind.__name__)
     return there

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from polylocal.api.abf.calls import AbfCall
 from polylocal.api.api_context import ApiContext
-from polylocal.api.file_responses import MadeAnswer
+from polylocal.api.file_responses import GeneratedResponse
 from polylocal.errors import NotAllowed, NotFound
 from polylocal.git import command, pre_receive
 from polylocal.git.repository import Repository
@@ -26,18 +26,18 @@ _PATHS = frozenset({"info/refs", *_SERVICES})
 _CHUNK = 1 << 16
 _LIMITS = processes.Limits(seconds=3600.0)  # enough for a clone over a slow connection
 _PROTOCOL = re.compile(r"version=[0-2]")
-_PACKED = frozenset({"gzip", "x-gzip"})
+_ENCODINGS = frozenset({"gzip", "x-gzip"})
 
 
-async def spooled(request: Request, limit: int) -> IO[bytes]:
+async def spool(request: Request, limit: int) -> IO[bytes]:
     """The body of a request in a file. Raises ValueError: it is larger than `limit` bytes."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115  closed by who reads it
+    file = tempfile.TemporaryFile()  # noqa: SIM115  the reader closes it
     size = 0
     try:
         async for chunk in request.stream():
             size += len(chunk)
             if size > limit:
-                raise ValueError(f"The body has more than the {limit} bytes that are taken here.")
+                raise ValueError(f"The body exceeds the limit of {limit} bytes.")
             file.write(chunk)
         file.flush()
         file.seek(0)
@@ -65,17 +65,17 @@ def serve(call: AbfCall, body: IO[bytes]) -> Response:
         if path == "git-receive-pack":
             stack.enter_context(repository.receive_push())
             call.context.check_room()
-        process = _started(call, repository, path, body)
+        process = _start_backend(call, repository, path, body)
         with processes.terminating(process, keeps_running=True):
-            status, headers = _head(process)
-            rest = _rest(process)
+            status, headers = _read_head(process)
+            rest = _read_body(process)
             if path == "git-receive-pack":  # the response is short, and a slow reader must not hold the lock
                 return Response(b"".join(rest), status, headers)
             begun = next(rest, b"")  # a generator that never started would not end the process
-        return MadeAnswer(_all(begun, rest), status, headers)
+        return GeneratedResponse(_chain(begun, rest), status, headers)
 
 
-def _all(begun: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+def _chain(begun: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     with closing(rest):  # type: ignore[type-var]  # a generator
         yield begun
         yield from rest
@@ -86,7 +86,7 @@ def _check_push(call: AbfCall, project: Project) -> None:
         raise NotAllowed
 
 
-def _started(call: AbfCall, repository: Repository, path: str, body: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start_backend(call: AbfCall, repository: Repository, path: str, body: IO[bytes]) -> subprocess.Popen[bytes]:
     headers = call.request.headers
     service, packed = call.query("service"), headers.get("content-encoding", "")
     protocol, content_type = headers.get("git-protocol", ""), headers.get("content-type", "")
@@ -100,7 +100,7 @@ def _started(call: AbfCall, repository: Repository, path: str, body: IO[bytes]) 
         "QUERY_STRING": f"service={service}" if service in _SERVICES else "",
         "REQUEST_METHOD": call.request.method,
         "CONTENT_TYPE": content_type if content_type == f"application/x-{path}-request" else "",
-        "HTTP_CONTENT_ENCODING": packed if packed in _PACKED else "",
+        "HTTP_CONTENT_ENCODING": packed if packed in _ENCODINGS else "",
         "GIT_PROTOCOL": protocol if _PROTOCOL.fullmatch(protocol) else "",
         "REMOTE_USER": call.user.username,
         "REMOTE_ADDR": call.request.client.host if call.request.client else "",
@@ -108,18 +108,18 @@ def _started(call: AbfCall, repository: Repository, path: str, body: IO[bytes]) 
         "GIT_COMMITTER_EMAIL": call.user.email or f"{call.user.username}@polylocal",
     }
     environment["CONTENT_LENGTH"] = str(os.fstat(body.fileno()).st_size)
-    most = limit(call.context)  # of the pack after decompression
+    max_bytes = str(limit(call.context))  # of the pack after decompression
     return command.start(
         "http-backend",
         env=environment,
-        config={"receive.maxInputSize": str(most), "core.hooksPath": str(pre_receive.write_hook(repository.path))},
+        config={"receive.maxInputSize": max_bytes, "core.hooksPath": str(pre_receive.write_hook(repository.path))},
         stdin=body.fileno(),
         stderr=subprocess.DEVNULL,
         limits=_LIMITS,
     )
 
 
-def _head(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, str]]:
+def _read_head(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, str]]:
     """The status and the headers of a CGI response."""
     status, headers = 200, {}
     while process.stdout and (line := process.stdout.readline().strip()):
@@ -131,7 +131,7 @@ def _head(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, str]]:
     return status, headers
 
 
-def _rest(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+def _read_body(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
     """The body. The process ends at its end, or when the client disconnects."""
     until = time.monotonic() + _LIMITS.seconds
     try:

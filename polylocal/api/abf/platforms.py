@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import Response
 
 from polylocal.api.abf import shapes
-from polylocal.api.abf.calls import AbfCall, Endpoint, done, refused
+from polylocal.api.abf.calls import AbfCall, Endpoint, failure, success
 from polylocal.api.abf.values import Json, boolean, integer, text
 from polylocal.api.shapes.base import picked
 from polylocal.errors import InvalidInput, NotFound, PackageError
@@ -19,7 +19,7 @@ from polylocal.store.rows import Platform, Project, Repository, User
 
 _NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9_.]{0,99}")  # a folder has this name
 _NOT_A_FOLDER = ("container", "repository")
-_MOST = 10_000
+_MAX_PLATFORMS = 10_000
 
 
 def all_arches(call: AbfCall) -> Json:
@@ -31,29 +31,29 @@ def index(call: AbfCall) -> Json:
     wanted = call.query("type")
     kind = wanted if wanted in ("main", "personal") else None
     found = call.store.platforms.page(call.user, call.page, platform_type=kind)
-    asked = f"?type={kind}" if kind else ""
+    query = f"?type={kind}" if kind else ""
     return {
-        "platforms": [shapes.platform_for_build(platform, *_around(platform, call.store)) for platform in found],
-        "url": f"/api/v1/platforms.json{asked}",
+        "platforms": [shapes.platform_for_build(platform, *_details(platform, call.store)) for platform in found],
+        "url": f"/api/v1/platforms.json{query}",
     }
 
 
 def for_build(call: AbfCall) -> Json:
-    found = call.store.platforms.page(call.user, Page(_MOST, 0), platform_type="main")
-    shown = [shapes.platform_for_build(platform, *_around(platform, call.store)) for platform in found]
+    found = call.store.platforms.page(call.user, Page(_MAX_PLATFORMS, 0), platform_type="main")
+    shown = [shapes.platform_for_build(platform, *_details(platform, call.store)) for platform in found]
     return {"platforms": shown, "url": "/api/v1/platforms/platforms_for_build.json"}
 
 
-def _around(platform: Platform, store: Store) -> tuple[User, list[Repository]]:
+def _details(platform: Platform, store: Store) -> tuple[User, list[Repository]]:
     return store.users.by_id(platform.owner_id), store.platforms.repositories([platform.id])
 
 
 def show(call: AbfCall) -> Json:
-    platform = _platform(call)
-    return {"platform": shapes.platform_detail(platform, *_around(platform, call.store))}
+    platform = _find_platform(call)
+    return {"platform": shapes.platform_detail(platform, *_details(platform, call.store))}
 
 
-def _platform(call: AbfCall) -> Platform:
+def _find_platform(call: AbfCall) -> Platform:
     platform = call.store.platforms.get(call.id())
     call.require(call.may_see(platform))
     return platform
@@ -61,44 +61,44 @@ def _platform(call: AbfCall) -> Platform:
 
 def key(call: AbfCall) -> Json | Response:
     """The public key that verifies the repositories of a platform. It is generated if it does not exist."""
-    platform = _platform(call)
+    platform = _find_platform(call)
     try:
         found = signing.Keys(call.context.home.signing).of(platform.name, platform.distrib_type)
     except PackageError as error:
-        return refused("platform", str(error))
+        return failure("platform", str(error))
     return {"platform": {**picked(platform, "id name"), "fingerprint": found.fingerprint, "key": found.public}}
 
 
 def create(call: AbfCall) -> Json | Response:
     call.require(call.user.is_superuser)
-    said = call.section("platform")
-    values, problems = _values_of_platform(said)
-    name = text(said.get("name"))
+    fields = call.section("platform")
+    values, problems = _values_of_platform(fields)
+    name = text(fields.get("name"))
     if name is None:
         problems.insert(0, "Name can't be blank")
     elif not _is_name(name) or name.lower().endswith("_personal"):
         problems.insert(0, "Name is invalid")
-    if said.get("distrib_type") not in kinds.KINDS:
+    if fields.get("distrib_type") not in kinds.KINDS:
         problems.append("Distrib type is not included in the list")
-    owner = _owner(said, call.user, call.store, problems)
+    owner = _owner(fields, call.user, call.store, problems)
     if problems or owner is None:
-        return refused("platform", "Platform has not been created", *problems)
-    kind = said["distrib_type"]
+        return failure("platform", "Platform has not been created", *problems)
+    kind = fields["distrib_type"]
     given = {**values, "name": name, "distrib_type": kind}
     try:
         made = call.store.platforms.create(owner, given)
     except InvalidInput as error:
-        return refused("platform", "Platform has not been created", *error.messages)
+        return failure("platform", "Platform has not been created", *error.messages)
     message = "Platform has been created successfully"
     if made.build_image is None and made.build_command is None:
         image = builder_images.default(kind, call.context.has_image)
         message = ". ".join(filter(None, [message, builder_images.advice(kind, image)]))
-    return done("platform", made.id, message)
+    return success("platform", made.id, message)
 
 
-def _owner(said: Json, user: User, store: Store, problems: list[str]) -> User | None:
+def _owner(fields: Json, user: User, store: Store, problems: list[str]) -> User | None:
     """The named owner, else `user`; None: there is no such user, which is added to `problems`."""
-    number = integer(said.get("owner_id"))
+    number = integer(fields.get("owner_id"))
     try:
         return user if number is None else store.users.by_id(number)
     except NotFound:
@@ -109,35 +109,35 @@ def _owner(said: Json, user: User, store: Store, problems: list[str]) -> User | 
 def update(call: AbfCall) -> Json | Response:
     platform = call.store.platforms.get(call.id())
     call.require(call.may_manage(platform))
-    said = call.section("platform")
-    values, problems = _values_of_platform(said)
-    owner = _owner(said, call.user, call.store, problems)
+    fields = call.section("platform")
+    values, problems = _values_of_platform(fields)
+    owner = _owner(fields, call.user, call.store, problems)
     if problems or owner is None:
-        return refused("platform", "Platform has not been updated", *problems)
-    if platform.is_main and integer(said.get("owner_id")) is not None:
+        return failure("platform", "Platform has not been updated", *problems)
+    if platform.is_main and integer(fields.get("owner_id")) is not None:
         values["owner_id"] = owner.id
     if not platform.is_main:
         values.pop("released", None)
     call.store.platforms.update(platform, values)
-    return done("platform", platform.id, "Platform has been updated successfully")
+    return success("platform", platform.id, "Platform has been updated successfully")
 
 
-def _values_of_platform(said: Json) -> tuple[dict[str, Any], list[str]]:
+def _values_of_platform(fields: Json) -> tuple[dict[str, Any], list[str]]:
     """The columns that a caller sets, and the problems of their values."""
     values: dict[str, Any] = {}
     problems = []
     for name in ("description", "default_branch", "build_image", "build_command"):
-        if name in said:
-            values[name] = text(said[name])
+        if name in fields:
+            values[name] = text(fields[name])
     for name in ("released", "build_network"):
-        if said.get(name) is not None:
-            values[name] = boolean(said[name], False)
-    if said.get("visibility") is not None:
-        if said["visibility"] not in ("open", "hidden"):
+        if fields.get(name) is not None:
+            values[name] = boolean(fields[name], False)
+    if fields.get("visibility") is not None:
+        if fields["visibility"] not in ("open", "hidden"):
             problems.append("Visibility is not included in the list")
-        values["is_open"] = said["visibility"] == "open"
-    if said.get("time_living") is not None:
-        seconds, (least, most) = integer(said["time_living"]), TIME_LIVING_S
+        values["is_open"] = fields["visibility"] == "open"
+    if fields.get("time_living") is not None:
+        seconds, (least, most) = integer(fields["time_living"]), TIME_LIVING_S
         if seconds is None or not least <= seconds <= most:
             problems.append(f"Time living must be a number of seconds from {least} to {most}")
         values["time_living"] = seconds
@@ -149,79 +149,79 @@ def _is_name(name: str) -> bool:
 
 
 def show_repository(call: AbfCall) -> Json:
-    repository, platform = _repository(call)
+    repository, platform = _find_repository(call)
     call.require(call.may_see(platform))
     return {"repository": shapes.repository_detail(repository)}
 
 
-def _repository(call: AbfCall) -> tuple[Repository, Platform]:
+def _find_repository(call: AbfCall) -> tuple[Repository, Platform]:
     repository = call.store.platforms.repository(call.id())
     return repository, call.store.platforms.get(repository.platform_id)
 
 
-def _managed(call: AbfCall) -> Repository:
-    repository, platform = _repository(call)
+def _find_managed(call: AbfCall) -> Repository:
+    repository, platform = _find_repository(call)
     call.require(call.may_manage(platform))
     return repository
 
 
 def create_repository(call: AbfCall) -> Json | Response:
-    said = call.section("repository")
+    fields = call.section("repository")
     try:
-        platform = call.store.platforms.get(integer(said.get("platform_id")) or 0)
+        platform = call.store.platforms.get(integer(fields.get("platform_id")) or 0)
     except NotFound:
-        return refused("repository", "Repository has not been created", "Platform can't be blank")
+        return failure("repository", "Repository has not been created", "Platform can't be blank")
     call.require(call.may_manage(platform))
-    name = text(said.get("name"))
+    name = text(fields.get("name"))
     if name is None or not _is_name(name):
         problem = "Name can't be blank" if name is None else "Name is invalid"
-        return refused("repository", "Repository has not been created", problem)
-    values = _values_of_repository(said)
+        return failure("repository", "Repository has not been created", problem)
+    values = _values_of_repository(fields)
     try:
         made = call.store.platforms.add_repository(platform, {"name": name, **values})
     except InvalidInput as error:
-        return refused("repository", "Repository has not been created", *error.messages)
-    return done("repository", made.id, "Repository has been created successfully")
+        return failure("repository", "Repository has not been created", *error.messages)
+    return success("repository", made.id, "Repository has been created successfully")
 
 
 def update_repository(call: AbfCall) -> Json:
-    repository = _managed(call)
+    repository = _find_managed(call)
     call.store.platforms.update_repository(repository, _values_of_repository(call.section("repository")))
-    return done("repository", repository.id, "Repository has been updated successfully")
+    return success("repository", repository.id, "Repository has been updated successfully")
 
 
-def _values_of_repository(said: Json) -> dict[str, Any]:
+def _values_of_repository(fields: Json) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    if "description" in said:
-        values["description"] = text(said["description"])
-    if said.get("publish_without_qa") is not None:
-        values["publish_without_qa"] = boolean(said["publish_without_qa"], True)
+    if "description" in fields:
+        values["description"] = text(fields["description"])
+    if fields.get("publish_without_qa") is not None:
+        values["publish_without_qa"] = boolean(fields["publish_without_qa"], True)
     return values
 
 
 def add_project(call: AbfCall) -> Json | Response:
-    repository, project = _managed(call), _named_project(call)
+    repository, project = _find_managed(call), _find_project(call)
     call.require(call.may_read(project))
     try:
         call.store.platforms.add_project(repository, project)
     except InvalidInput as error:
-        return refused("repository", f"Project '{project.id}' has not been added to repository", *error.messages)
-    return done("repository", repository.id, f"Project '{project.id}' has been added to repository successfully")
+        return failure("repository", f"Project '{project.id}' has not been added to repository", *error.messages)
+    return success("repository", repository.id, f"Project '{project.id}' has been added to repository successfully")
 
 
 def remove_project(call: AbfCall) -> Json:
-    repository, project = _managed(call), _named_project(call)
+    repository, project = _find_managed(call), _find_project(call)
     call.store.platforms.remove_project(repository, project)
-    return done("repository", repository.id, f"Project '{project.id}' has been removed from repository successfully")
+    return success("repository", repository.id, f"Project '{project.id}' has been removed from repository successfully")
 
 
-def _named_project(call: AbfCall) -> Project:
+def _find_project(call: AbfCall) -> Project:
     number = call.value("project_id")
     return call.project(integer(call.query("project_id") if number is None else number))
 
 
 def projects_of(call: AbfCall) -> Json:
-    repository, platform = _repository(call)
+    repository, platform = _find_repository(call)
     call.require(call.may_see(platform))
     numbers = call.store.platforms.projects_of(repository, call.user, call.page)
     found = [call.store.projects.by_id(number) for number in numbers]
@@ -232,12 +232,12 @@ def projects_of(call: AbfCall) -> Json:
 
 def set_lock(is_locked: bool, call: AbfCall) -> Json:
     """Publications wait while the repository is locked."""
-    repository = _managed(call)
+    repository = _find_managed(call)
     call.store.platforms.update_repository(repository, {"is_locked": is_locked})
     if not is_locked:
         call.store.build_lists.hint()
     action = "added" if is_locked else "removed"
-    return done("repository", repository.id, f"'.repo.lock' file has been {action} successfully")
+    return success("repository", repository.id, f"'.repo.lock' file has been {action} successfully")
 
 
 _PLATFORM = "/api/v1/platforms/{id:id}"

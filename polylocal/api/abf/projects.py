@@ -6,7 +6,7 @@ from typing import Any
 from starlette.responses import Response
 
 from polylocal.api.abf import shapes
-from polylocal.api.abf.calls import AbfCall, Endpoint, done, refused
+from polylocal.api.abf.calls import AbfCall, Endpoint, failure, success
 from polylocal.api.abf.values import Json, boolean, integer, text
 from polylocal.api.bodies import is_reserved
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
@@ -17,7 +17,7 @@ from polylocal.store.rows import Project, User
 
 _SUBJECT = "project"
 _VISIBILITIES = ("open", "hidden")
-_MOST = 10_000
+_MAX_PROJECTS = 10_000
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -45,7 +45,7 @@ def get_id(call: AbfCall) -> Json:
 
 
 def _projects_of(owner: User, store: Store) -> list[Project]:
-    _, found = store.projects.page(owner.username, public_only=False, limit=_MOST, offset=0)
+    _, found = store.projects.page(owner.username, public_only=False, limit=_MAX_PROJECTS, offset=0)
     return found
 
 
@@ -58,29 +58,29 @@ def index(call: AbfCall) -> Json:
 
 
 def create(call: AbfCall) -> Json | Response:
-    said = call.section(_SUBJECT)
-    owner, problems = _owner(said, call.user, call.store), _problems(said, is_new=True)
+    fields = call.section(_SUBJECT)
+    owner, problems = _owner(fields, call.user, call.store), _problems(fields, is_new=True)
     if owner is None:
         problems.append("Owner can't be blank")
     if problems or owner is None:
-        return refused(_SUBJECT, "Project has not been created", *problems)
+        return failure(_SUBJECT, "Project has not been created", *problems)
     call.context.check_room()
-    values = {"name": text(said.get("name")), **_values(said)}
+    values = {"name": text(fields.get("name")), **_values(fields)}
     try:
         project = call.store.projects.create(owner, values)
     except InvalidInput:
-        return refused(_SUBJECT, "Project has not been created", "Name has already been taken")
+        return failure(_SUBJECT, "Project has not been created", "Name has already been taken")
     call.context.repository(project).create(project.default_branch)
     platforms = call.store.platforms
     personal = platforms.named(f"{owner.username}_personal")
     platforms.add_project(platforms.repositories([personal.id])[0], project)
     call.store.activities.add(call.user, "created", project)
-    return done(_SUBJECT, project.id, "Project has been created successfully")
+    return success(_SUBJECT, project.id, "Project has been created successfully")
 
 
-def _owner(said: Json, user: User, store: Store) -> User | None:
+def _owner(fields: Json, user: User, store: Store) -> User | None:
     """The named owner; None: there is no such user. Only admins may name another user. Raises NotAllowed."""
-    number = integer(said.get("owner_id"))
+    number = integer(fields.get("owner_id"))
     if number is None:
         return user
     if number != user.id and not user.is_superuser:
@@ -91,19 +91,19 @@ def _owner(said: Json, user: User, store: Store) -> User | None:
         return None
 
 
-def _problems(said: Json, *, is_new: bool) -> list[str]:
+def _problems(fields: Json, *, is_new: bool) -> list[str]:
     problems = []
-    name = text(said.get("name"))
+    name = text(fields.get("name"))
     if is_new and name is None:
         problems.append("Name can't be blank")
     elif is_new and name and (not re.fullmatch(SLUG, name) or len(name) > MAX_NAME or is_reserved(name)):
         problems.append("Name is invalid")
-    if said.get("visibility") is not None and said["visibility"] not in _VISIBILITIES:
+    if fields.get("visibility") is not None and fields["visibility"] not in _VISIBILITIES:
         problems.append("Visibility is not included in the list")
-    branch = text(said.get("default_branch"))
+    branch = text(fields.get("default_branch"))
     if branch and not _is_branch(branch):
         problems.append("Default branch is invalid")
-    if said.get("owner_type") not in (None, "", "User"):
+    if fields.get("owner_type") not in (None, "", "User"):
         problems.append("Owner type is not included in the list")
     return problems
 
@@ -112,31 +112,31 @@ def _is_branch(name: str) -> bool:
     return len(name) <= 100 and revisions.is_ref(name) and all(map(_PART.fullmatch, name.split("/")))
 
 
-def _values(said: Json) -> dict[str, Any]:
+def _values(fields: Json) -> dict[str, Any]:
     """The columns that a caller sets."""
     values: dict[str, Any] = {}
-    if "description" in said:
-        values["description"] = text(said["description"])
-    if text(said.get("visibility")):
-        values["is_public"] = said["visibility"] == "open"
-    if said.get("is_package") is not None:
-        values["is_package"] = boolean(said["is_package"], True)
-    if text(said.get("default_branch")):
-        values["default_branch"] = text(said["default_branch"])
+    if "description" in fields:
+        values["description"] = text(fields["description"])
+    if text(fields.get("visibility")):
+        values["is_public"] = fields["visibility"] == "open"
+    if fields.get("is_package") is not None:
+        values["is_package"] = boolean(fields["is_package"], True)
+    if text(fields.get("default_branch")):
+        values["default_branch"] = text(fields["default_branch"])
     return values
 
 
 def update(call: AbfCall) -> Json | Response:
     project = call.project(call.id())
     call.require(call.may_write(project))
-    said = call.section(_SUBJECT)
-    if problems := _problems(said, is_new=False):
-        return refused(_SUBJECT, "Project has not been updated", *problems)
-    changed = call.store.projects.update(project, _values(said))
+    fields = call.section(_SUBJECT)
+    if problems := _problems(fields, is_new=False):
+        return failure(_SUBJECT, "Project has not been updated", *problems)
+    changed = call.store.projects.update(project, _values(fields))
     if changed.default_branch != project.default_branch:
         call.context.repository(project).set_head(changed.default_branch)
     call.store.activities.add(call.user, "updated", project)
-    return done(_SUBJECT, project.id, "Project has been updated successfully")
+    return success(_SUBJECT, project.id, "Project has been updated successfully")
 
 
 def destroy(call: AbfCall) -> Json:
@@ -145,7 +145,7 @@ def destroy(call: AbfCall) -> Json:
     call.require(call.may_write(project))
     call.store.activities.add(call.user, "deleted", project)
     call.store.projects.delete(project)
-    return done(_SUBJECT, project.id, "Project has been destroyed successfully")
+    return success(_SUBJECT, project.id, "Project has been destroyed successfully")
 
 
 def refs(call: AbfCall) -> Json:

@@ -138,8 +138,8 @@ def stored_file(found: StoredFile, user: User | None) -> Json:
 
 
 @dataclass(frozen=True)
-class Around:
-    """The other rows that the object of a build list has parts of."""
+class RelatedRows:
+    """Rows that a build list refers to."""
 
     base: str
     project: Project
@@ -169,19 +169,19 @@ def build_list_url(build_list_id: int) -> str:
     return f"/api/v1/build_lists/{build_list_id}.json"
 
 
-def build_list(found: BuildList, around: Around) -> Json:
-    files, refusal = f"{around.base}/api/v1/file_stores", around.refusal
-    [save_to] = around.blocks([found.save_to_repository_id])
+def build_list(found: BuildList, related: RelatedRows) -> Json:
+    files, refusal = f"{related.base}/api/v1/file_stores", related.refusal
+    [save_to] = related.blocks([found.save_to_repository_id])
     return {
         **picked(found, _BUILD_LIST),
         **_times(found),
-        "name": around.project.name,
-        "container_path": around.container_path,
+        "name": related.project.name,
+        "container_path": related.container_path,
         "new_core": True,
-        "project": project_block(around.project, around.owner, around.base),
-        "build_for_platform": platform_block(around.build_for),
+        "project": project_block(related.project, related.owner, related.base),
+        "build_for_platform": platform_block(related.build_for),
         "save_to_repository": save_to,
-        "arch": picked(around.arch, "id name"),
+        "arch": picked(related.arch, "id name"),
         "is_circle": False,
         "auto_publish": found.auto_publish_status == "default",
         "priority": PRIORITY,
@@ -189,17 +189,17 @@ def build_list(found: BuildList, around: Around) -> Json:
         "build_log_url": f"/build_lists/{found.id}/log",
         "advisory": None,
         "mass_build": None,
-        "owner": member(around.owner),
-        "user": member(around.user),
-        "publisher": member(around.publisher) if around.publisher else None,
-        "include_repos": around.blocks(found.include_repos),
-        "extra_repositories": around.blocks(found.extra_repositories),
-        "extra_build_lists": list(around.extra_build_lists),
+        "owner": member(related.owner),
+        "user": member(related.user),
+        "publisher": member(related.publisher) if related.publisher else None,
+        "include_repos": related.blocks(found.include_repos),
+        "extra_repositories": related.blocks(found.extra_repositories),
+        "extra_build_lists": list(related.extra_build_lists),
         "yanked": found.yanked is not None,
         "yanked_reason": found.yanked or None,
-        "packages": [_package(package, files) for package in around.packages],
+        "packages": [_package(package, files) for package in related.packages],
         "not_published": picked(refusal, "reason message") if refusal else None,
-        "logs": [{**picked(result, "file_name size"), "url": f"{files}/{result.sha1}"} for result in around.results],
+        "logs": [{**picked(result, "file_name size"), "url": f"{files}/{result.sha1}"} for result in related.results],
         "url": build_list_url(found.id),
     }
 

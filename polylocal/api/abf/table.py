@@ -1,4 +1,4 @@
-"""The application of the ABF API: its endpoints, its paths, and its words for errors.
+"""The application of the ABF API: its endpoints, its paths, and its error texts.
 
 The Polyaxon API has paths of `projects` and `users`, too. ABF's have the suffix `.json`.
 """
@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from polylocal.api import body_parsing, kernel
 from polylocal.api.abf import build_lists, calls, files, forms, git, platforms, projects, users, yanking
-from polylocal.api.abf.calls import AbfCall, Authenticator, Endpoint, answer, tagged, unauthorized
+from polylocal.api.abf.calls import AbfCall, Authenticator, Endpoint, json_response, unauthorized, with_etag
 from polylocal.api.api_context import ApiContext
 from polylocal.api.login_throttle import TooManyAttempts
 from polylocal.errors import NotAllowed, NotAuthenticated, StoreError
@@ -61,7 +61,7 @@ def application(context: ApiContext) -> Starlette:
     call = partial(AbfCall, authenticator=Authenticator(context))
     api = kernel.Table(ENDPOINTS, call, _read_body, _render, get_has_body=True)
     git_http = kernel.Table(_GIT, call, _spool_body, lambda call, result: cast(Response, result))
-    return kernel.application([*api.routes(context), *git_http.routes(context)], _words, [ClientDisconnect])
+    return kernel.application([*api.routes(context), *git_http.routes(context)], _render_error, [ClientDisconnect])
 
 
 def _read_body(request: Request, call: AbfCall) -> AbstractAsyncContextManager[body_parsing.Read]:
@@ -70,30 +70,30 @@ def _read_body(request: Request, call: AbfCall) -> AbstractAsyncContextManager[b
 
 
 def _render(call: AbfCall, result: object) -> Response:
-    return tagged(call.request, result if isinstance(result, Response) else answer(result))
+    return with_etag(call.request, result if isinstance(result, Response) else json_response(result))
 
 
 @asynccontextmanager
 async def _spool_body(request: Request, call: AbfCall) -> AsyncIterator[body_parsing.Read]:
     try:
-        body = await git.spooled(request, call.body_limit)
+        body = await git.spool(request, call.body_limit)
     except ValueError as error:
         raise HTTPException(413, str(error)) from error
     with body:
         yield lambda: body
 
 
-def _words(failure: kernel.Failure) -> Response:
+def _render_error(failure: kernel.Failure) -> Response:
     error, status = failure.error, failure.status
     if isinstance(error, NotAuthenticated):
-        words = str(error) if error.args else calls.NO_CREDENTIALS
-        return unauthorized(words if words == calls.NO_CREDENTIALS else calls.WRONG_CREDENTIALS)
+        text = str(error) if error.args else calls.NO_CREDENTIALS
+        return unauthorized(text if text == calls.NO_CREDENTIALS else calls.WRONG_CREDENTIALS)
     if isinstance(error, NotAllowed):
-        return answer({"message": calls.NO_RIGHT}, 403)
+        return json_response({"message": calls.NO_RIGHT}, 403)
     if status in (404, 405):
-        return answer({"status": 404, "message": calls.NOT_FOUND}, 404)
+        return json_response({"status": 404, "message": calls.NOT_FOUND}, 404)
     if isinstance(error, TooManyAttempts):
-        return answer({"error": failure.message}, status, failure.headers)
+        return json_response({"error": failure.message}, status, failure.headers)
     if status >= 500 and not isinstance(error, HTTPException | StoreError):
-        return answer({"status": 500, "message": calls.BROKEN}, 500)
-    return answer({"message": failure.message}, status, failure.headers)
+        return json_response({"status": 500, "message": calls.BROKEN}, 500)
+    return json_response({"message": failure.message}, status, failure.headers)

@@ -36,12 +36,12 @@ def search(call: AbfCall) -> Json:
     """Find things by a part of their name, in any case; `type` limits the search to one kind."""
     word, kind = call.query("query") or "", call.query("type")
     kinds = (kind,) if kind in _KINDS else _KINDS
-    asked = urlencode([(name, value) for name in ("query", "type") if (value := call.query(name))])
-    url = "/api/v1/search.json" + (f"?{asked}" if asked else "")
-    return {"results": {found: _found(call, found, word) for found in kinds}, "url": url}
+    query = urlencode([(name, value) for name in ("query", "type") if (value := call.query(name))])
+    url = "/api/v1/search.json" + (f"?{query}" if query else "")
+    return {"results": {found: _search(call, found, word) for found in kinds}, "url": url}
 
 
-def _found(call: AbfCall, kind: str, word: str) -> list[Json]:
+def _search(call: AbfCall, kind: str, word: str) -> list[Json]:
     if kind == "groups":
         return []
     if kind == "users":

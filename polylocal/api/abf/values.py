@@ -7,7 +7,7 @@ from polylocal.errors import InvalidInput
 Json = dict[str, Any]
 MAX_TEXT = 256 * 1024  # characters
 MAX_NUMBERS = 1000  # of one list
-MOST_ID = 2**63 - 1
+MAX_ID = 2**63 - 1
 
 
 def integer(value: object) -> int | None:
@@ -20,7 +20,7 @@ def integer(value: object) -> int | None:
         found = int(value) if isinstance(value, int | float) else int(str(value)[:20])
     except ValueError:
         return None
-    return found if abs(found) <= MOST_ID else None
+    return found if abs(found) <= MAX_ID else None
 
 
 def integers(value: object) -> list[int]:

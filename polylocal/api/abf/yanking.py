@@ -6,7 +6,7 @@ for the calls of the document.
 
 from starlette.responses import Response
 
-from polylocal.api.abf.calls import AbfCall, Endpoint, done, refused
+from polylocal.api.abf.calls import AbfCall, Endpoint, failure, success
 from polylocal.api.abf.values import Json
 from polylocal.store import Store
 from polylocal.store.rows import BuildList, Repository
@@ -15,30 +15,30 @@ from polylocal.text import visible
 _SUBJECT = "build_list"
 _PATH = "/polylocal/v1/build_lists/{id:id}/yank"
 _RIGHT = "writers of the project, admins of the platform; with QA, admins of the platform only"
-MOST_REASON = 200  # characters
+MAX_REASON = 200  # characters
 
 
 def yank(call: AbfCall) -> Json | Response:
     """The body may have a `reason`. It replaces an earlier one."""
-    found, repository = _allowed(call)
+    found, repository = _find_publishable(call)
     reason = call.value("reason")
     if problem := _reason_problem(reason):
-        return refused(_SUBJECT, problem)
+        return failure(_SUBJECT, problem)
     if problem := _kind_problem(found, call.store):
-        return refused(_SUBJECT, problem)
+        return failure(_SUBJECT, problem)
     if not call.store.build_lists.yank(found, str(reason or "").strip()):
-        return refused(_SUBJECT, _absent(found))
-    return done(_SUBJECT, found.id, f"Build is yanked{_later(repository)}")
+        return failure(_SUBJECT, _absence_problem(found))
+    return success(_SUBJECT, found.id, f"Build is yanked{_delay_note(repository)}")
 
 
 def undo(call: AbfCall) -> Json | Response:
-    found, repository = _allowed(call)
+    found, repository = _find_publishable(call)
     if not call.store.build_lists.undo_yank(found):
-        return refused(_SUBJECT, f"Build list {found.id} is not yanked")
-    return done(_SUBJECT, found.id, f"Build is not yanked any more{_later(repository)}")
+        return failure(_SUBJECT, f"Build list {found.id} is not yanked")
+    return success(_SUBJECT, found.id, f"Build is not yanked any more{_delay_note(repository)}")
 
 
-def _allowed(call: AbfCall) -> tuple[BuildList, Repository]:
+def _find_publishable(call: AbfCall) -> tuple[BuildList, Repository]:
     """The build list, and its repository. Raises NotFound; NotAllowed: the caller may not publish there."""
     found = call.store.build_lists.get(call.id())
     project = call.project(found.project_id)
@@ -54,8 +54,8 @@ def _reason_problem(reason: object) -> str | None:
     if not isinstance(reason, str):
         return "`reason` must be a text"
     text = reason.strip()
-    if len(text) > MOST_REASON:
-        return f"`reason` has {len(text)} characters; the most are {MOST_REASON}"
+    if len(text) > MAX_REASON:
+        return f"`reason` has {len(text)} characters; the most are {MAX_REASON}"
     if visible.one_line(text) != text:  # pages contain it, and pip prints it on terminals
         return "`reason` must be one line without control characters and invisible ones"
     return None
@@ -69,13 +69,13 @@ def _kind_problem(found: BuildList, store: Store) -> str | None:
     return f"Only Python packages can be yanked, and these are {kind} packages: publish a newer version instead"
 
 
-def _absent(found: BuildList) -> str:
+def _absence_problem(found: BuildList) -> str:
     if found.published_at is None:
         return f"Build list {found.id} is not published"
     return f"The packages of build list {found.id} are not in the repository any more"
 
 
-def _later(repository: Repository) -> str:
+def _delay_note(repository: Repository) -> str:
     return "; the index changes when the repository is unlocked" if repository.is_locked else ""
 
 

@@ -1,4 +1,4 @@
-"""Base classes of endpoints and calls: what all APIs share."""
+"""Base classes of the endpoints and calls of all APIs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable

@@ -1,4 +1,4 @@
-"""Streamed responses: each takes a place of its user's quota, and ends when the permission to read it does."""
+"""Streamed responses: each holds a slot of its user's quota, and ends when its reader loses the permission."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from polylocal.api.file_responses import FileAnswer, MadeAnswer
+from polylocal.api.file_responses import GeneratedResponse, OpenFileResponse
 from polylocal.api.kernel.call import BaseCall
 from polylocal.api.middleware import abort
 from polylocal.api.permission_watch import Permission
@@ -22,38 +22,38 @@ OVER = "You no longer have access to this."
 
 
 @contextmanager
-def opened(call: BaseCall[Any]) -> Iterator[Permission]:
-    """A place for a stream and a watch on its permission, until the block ends.
+def stream_slot(call: BaseCall[Any]) -> Iterator[Permission]:
+    """A slot for a stream and a watch on its permission, until the block ends.
 
     Raises HTTPException 503: the quota is used up.
     """
-    place = call.context.quotas.streams.slot(*call.holders)
+    slot = call.context.quotas.streams.slot(*call.holders)
     watch = call.context.permission_watch.watching(call.check_again, call.permission_key)
-    with place, watch as permission:
+    with slot, watch as permission:
         yield permission
 
 
-def guarded(call: BaseCall[Any], response: Response) -> Response:
-    """The response; a streamed one is sent within a place, and only while its reader is permitted to read it."""
-    return _Guarded(call, response) if isinstance(response, StreamingResponse) else response
+def while_permitted(call: BaseCall[Any], response: Response) -> Response:
+    """The response; a streamed one holds a slot, and is sent only while its reader is permitted to read it."""
+    return _PermittedResponse(call, response) if isinstance(response, StreamingResponse) else response
 
 
-async def refused(response: Response) -> Response:
-    """A 403 in place of a response whose reader lost the permission meanwhile. Releases what the response holds."""
-    if isinstance(response, FileAnswer):
+async def revoked(response: Response) -> Response:
+    """A 403 instead of a response whose reader has lost the permission. Releases what the response holds."""
+    if isinstance(response, OpenFileResponse):
         response.file.close()
     if response.background is not None:
         await response.background()
     return JSONResponse({"detail": OVER}, 403)
 
 
-async def left(socket: WebSocket) -> None:
+async def wait_for_disconnect(socket: WebSocket) -> None:
     """Wait until the client of a websocket leaves, ignoring its messages."""
     while (await socket.receive())["type"] != "websocket.disconnect":
         continue
 
 
-class _Guarded(Response):
+class _PermittedResponse(Response):
     def __init__(self, call: BaseCall[Any], response: StreamingResponse) -> None:
         self._call = call
         self._response = response
@@ -65,11 +65,11 @@ class _Guarded(Response):
         call = self._call
         with ExitStack() as stack:
             try:
-                if isinstance(self._response, MadeAnswer):
+                if isinstance(self._response, GeneratedResponse):
                     stack.enter_context(call.context.quotas.generated.slot(*call.holders))
-                permission = stack.enter_context(opened(call))
+                permission = stack.enter_context(stream_slot(call))
             except HTTPException as error:
-                await refused(self._response)
+                await revoked(self._response)
                 await JSONResponse({"detail": error.detail}, error.status_code, error.headers)(scope, receive, send)
                 return
             await _send_while_permitted(permission, self._response, scope, receive, send)

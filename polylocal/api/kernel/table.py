@@ -1,7 +1,7 @@
 """Answers the endpoints of a table.
 
 Routing by path, limits of bodies, the hop to a thread and the mapping of errors are the same for every API. A `Table`
-and its `Words` say what differs: how a caller is admitted, and how results and errors are worded.
+and its `ErrorRenderer` contain the differences: how callers are admitted, and how results and errors are rendered.
 """
 
 import logging
@@ -60,7 +60,7 @@ class Failure:
     headers: Mapping[str, str]
 
 
-Words = Callable[[Failure], Response]
+ErrorRenderer = Callable[[Failure], Response]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Table(Generic[AnyEndpoint, AnyCall]):
             if endpoint is None:
                 raise HTTPException(405, headers={"Allow": ", ".join(methods)})
             call = self.call(request, endpoint, context)
-            return long_responses.guarded(call, await self._answer(request, call))
+            return long_responses.while_permitted(call, await self._answer(request, call))
 
         return answer
 
@@ -124,15 +124,15 @@ class Table(Generic[AnyEndpoint, AnyCall]):
 
 
 def application(
-    routes: Sequence[BaseRoute], words: Words, errors: Sequence[type[Exception]] = (), **more: Any
+    routes: Sequence[BaseRoute], render_error: ErrorRenderer, errors: Sequence[type[Exception]] = (), **more: Any
 ) -> Starlette:
-    """An application that answers every error in the words of its API.
+    """An application that answers every error with the text of its API.
 
-    `errors` are types of errors besides ours and HTTPException that are no bugs.
+    `errors` are types of errors besides ours and HTTPException that are not bugs.
     """
 
     async def answer(request: Request, error: Exception) -> Response:
-        return words(_failure(request, error))
+        return render_error(_failure(request, error))
 
     handled = (PolylocalError, HTTPException, Exception, *errors)
     app = Starlette(routes=routes, exception_handlers=dict.fromkeys(handled, answer), **more)

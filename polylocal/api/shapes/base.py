@@ -33,7 +33,7 @@ def documented(keys: str) -> Callable[[type[Shape]], type[Shape]]:
 
 
 def shaped(shape: type[Shape], row: object, **known: Any) -> Shape:
-    """The object of a row. `known` has the values that are no attributes of the row.
+    """The object of a row. `known` has the values that are not attributes of the row.
 
     Optional keys (of a TypedDict with `total=False`) are left out where their values are empty.
     """
