@@ -131,7 +131,7 @@ def measure_flood(stage: Stage, quick: bool) -> list[Row]:
         project = daemon.project("flood")
         plan = {
             "idle": _IDLE,
-            "slots": MOST_WORKING,
+            "slots": MAX_WORKING,
             "beyond": _BEYOND,
             "submit": f"{project}/jobs/",
             "list": f"{project}/jobs/",
@@ -140,7 +140,7 @@ def measure_flood(stage: Stage, quick: bool) -> list[Row]:
     turned_away, burst = found["beyond"], found["burst"]
     refused = [turned_away["statuses"].get("503", 0) - turned_away["without_word"], _BEYOND]
     note = (
-        f"{MAX_WORKING} places held by requests whose bodies do not come, then {_BEYOND} more:"
+        f"{MAX_WORKING} slots held by requests whose bodies do not come, then {_BEYOND} more:"
         f" {_by_status(turned_away['statuses'])}; {MAX_WORKING + _BEYOND} at once that hold nothing:"
         f" {_by_status(burst['statuses'])}, the slowest {burst['slowest_s']:.1f} s"
     )

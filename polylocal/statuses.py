@@ -25,13 +25,28 @@ class Kind(StrEnum):
 
     @property
     def is_server(self) -> bool:
-        """Runs until it is stopped, and is looked at in a browser meanwhile."""
+        """Its runs serve pages for a browser until they are stopped."""
         return self in (Kind.NOTEBOOK, Kind.TENSORBOARD)
 
     @property
     def needs_build(self) -> bool:
         """Runs in an image that a build makes."""
         return self not in (Kind.GROUP, Kind.BUILD, Kind.PACKAGE)
+
+    @property
+    def makes_image(self) -> bool:
+        """Its runs make an image. The builder uses the engine's resources, so they reserve none."""
+        return self is Kind.BUILD
+
+    @property
+    def takes_slot(self) -> bool:
+        """Its runs count against the limit of concurrent runs. A group carries out nothing itself."""
+        return not self.is_server and self is not Kind.GROUP
+
+    @property
+    def has_tasks(self) -> bool:
+        """The platform may distribute its runs over several tasks. Here each has one, the master."""
+        return self is Kind.EXPERIMENT
 
 
 POLYAXON_KINDS = tuple(kind for kind in Kind if kind is not Kind.PACKAGE)  # those that the Polyaxon API knows

@@ -127,7 +127,7 @@ def count_ahead(store: Store, run: Run) -> int:
     pks = [each.pk for each in waiting]
     decision = queue.decide(waiting, (), None, 0)[pks.index(run.pk)]
     assert isinstance(decision, queue.Wait)
-    assert isinstance(decision.reason, queue.Place)
+    assert isinstance(decision.reason, queue.NoSlot)
     return decision.reason.ahead
 
 

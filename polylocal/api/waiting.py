@@ -18,14 +18,14 @@ def waits_for(context: ApiContext, user: User, runs: Sequence[Run]) -> dict[int,
     if not pks:
         return {}
     state = context.queue_state()  # first: a run that begins meanwhile still waits
-    active, places = {run.pk for run in state.active}, context.settings.max_runs
+    active = {run.pk for run in state.active}
     waiting = [run for run in context.store.queue.not_begun(held=pks) if run.pk not in active]
     decisions = queue.decide(
         waiting,
         state.active,
         context.capacity(False),
-        places,
-        awaited=queue.awaited(waiting, state.retries),
+        context.settings.max_runs,
+        prerequisites=queue.prerequisites(waiting, state.retries),
         pause=_pause(context),
     )
 
@@ -38,8 +38,8 @@ def waits_for(context: ApiContext, user: User, runs: Sequence[Run]) -> dict[int,
             continue
         if isinstance(decision, queue.Wait):
             found[run.pk] = words(decision.reason, is_visible)
-        elif isinstance(decision, queue.Begin) and queue.takes_place(run.kind):  # at the scheduler's next step
-            found[run.pk] = words(queue.Place(0, places), is_visible)
+        elif isinstance(decision, queue.Begin) and run.kind.takes_slot:
+            found[run.pk] = words(queue.Starting(), is_visible)
     return found
 
 
@@ -55,18 +55,20 @@ def _pause(context: ApiContext) -> queue.Pause | None:
 def words(reason: queue.Reason, is_visible: Callable[[queue.Holder], bool]) -> str:
     """What a run waits for, as the end of "It waits for …". `is_visible`: whether the reader may know a run's name."""
     match reason:
-        case queue.Place(ahead=ahead, places=places):
-            return f"a free place: {ahead} before it, {places} at a time"
-        case queue.Behind(ahead=ahead, first=first, shortage=shortage):
+        case queue.NoSlot(ahead=ahead, slots=slots):
+            return f"a free slot: {ahead} before it, {slots} at a time"
+        case queue.BehindBlockedRun(ahead=ahead, first=first, shortage=shortage):
             name = first.name if is_visible(first) else "the first one"
             return f"its turn: {ahead} before it, and {name} waits for {words(shortage, is_visible)}"
         case queue.Shortage(resource=resource, wanted=wanted, total=total):
             free = f"{_whole(resource, max(reason.free, 0.0))} of {_whole(resource, total)} free"
             return f"{in_words(resource, wanted)}: {free}{_held_by(reason.holders, is_visible)}"
-        case queue.Build(name=name):
+        case queue.BuildPending(name=name):
             return f"its build, {name}"
-        case queue.Concurrency(group=group, limit=limit, active=active):
+        case queue.GroupLimit(group=group, limit=limit, active=active):
             return f"its group, {group}: {active} begun, {limit} at a time"
+        case queue.Starting():
+            return "the scheduler, which starts it next"
         case queue.Retry(in_s=in_s):
             return f"another try, in {math.ceil(in_s)} s"
         case queue.Pause(cause=cause, problem=problem):

@@ -14,7 +14,6 @@ from polylocal.paths import run_outputs
 from polylocal.planning import servers
 from polylocal.polyaxonfile import Capacity, Resources, Specification, commands, is_reserved_label
 from polylocal.polyaxonfile import resources as amounts
-from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
 CODE = PurePosixPath("/code")
@@ -168,7 +167,7 @@ def environment(run: Run, specification: Specification, around: Surroundings) ->
         "POLYAXON_USER_TOKEN": around.token,
         "POLYAXON_SECRET_USER_TOKEN": around.token,
         f"POLYAXON_{run.kind.upper()}_INFO": json.dumps(info(run)),
-        **_of_an_experiment(run),
+        **_task_variables(run),
         **_of_references(around),
         **({"JUPYTER_TOKEN": around.server_token} if around.server_token else {}),
         **(
@@ -191,10 +190,10 @@ def info(run: Run) -> dict[str, str]:
         "project_uuid": run.project_uuid,
         f"{run.kind}_name": run.unique_name,
         f"{run.kind}_uuid": run.uuid,
-        "role": "master" if run.kind == Kind.EXPERIMENT else "worker",
+        "role": "master" if run.kind.has_tasks else "worker",
         "type": "runner",
         "app": run.kind,
-        **({"experiment_group_name": run.group_name} if run.kind == Kind.EXPERIMENT and run.group_name else {}),
+        **({"experiment_group_name": run.group_name} if run.group_name else {}),
     }
 
 
@@ -203,9 +202,9 @@ def _of_references(around: Surroundings) -> dict[str, str]:
     return {"POLYAXON_REFS_OUTPUTS_PATHS": json.dumps(paths)} if paths else {}
 
 
-def _of_an_experiment(run: Run) -> dict[str, str]:
+def _task_variables(run: Run) -> dict[str, str]:
     """The variables of a distributed run, for one task on one machine."""
-    if run.kind != Kind.EXPERIMENT:
+    if not run.kind.has_tasks:
         return {}
     task = {"type": "master", "index": 0}
     return {"POLYAXON_TASK_INFO": json.dumps(task), "POLYAXON_CLUSTER": json.dumps({"master": ["127.0.0.1:2222"]})}

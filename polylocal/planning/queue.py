@@ -1,57 +1,40 @@
 """The queue: which waiting runs may begin, and why the others wait. Pure.
 
-Runs begin by priority, then by age. Each takes one of a fixed number of places. A run whose cores or memory are not
-free holds back the runs behind it. Notebooks and tensorboards take no place and hold nothing back: a user waits for
-them.
+Runs begin by priority, then by age. Each takes one of a fixed number of slots. A run whose cores or memory are not free
+holds back the runs behind it. Notebooks and tensorboards take no slot and hold nothing back: a user waits for them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from pydantic import ValidationError
 
 from polylocal.errors import InvalidPolyaxonfile
 from polylocal.polyaxonfile import Capacity, Resources, requested_resources
 from polylocal.polyaxonfile.resources import ROUNDING, Path, Problem, problems, reserved
-from polylocal.statuses import Kind, Status
+from polylocal.statuses import Status
 from polylocal.store.rows import QueuedRun, Run
 
-
-class Candidate(Protocol):
-    """A run, as far as the queue needs to know it. `resources` are those of the stored polyaxonfile."""
-
-    @property
-    def pk(self) -> int: ...
-    @property
-    def kind(self) -> Kind: ...
-    @property
-    def unique_name(self) -> str: ...
-    @property
-    def owner(self) -> str: ...
-    @property
-    def resources(self) -> Mapping[str, Any] | None: ...
+Candidate = Run | QueuedRun
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A run that holds something. `owner` is the user whose project it is in: others may not know its name."""
+    """A run that holds a slot or an amount of a resource. `owner`: of its project; others may not know the name."""
 
     name: str
     owner: str
     amount: float = 1.0
 
 
-# -- reasons to wait --------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class Place:
-    """All places are taken. `ahead` counts the waiting runs before this one."""
+class NoSlot:
+    """All slots are taken. `ahead` counts the waiting runs before this one."""
 
     ahead: int
-    places: int
+    slots: int
     holders: Sequence[Holder] = ()
 
 
@@ -71,8 +54,8 @@ class Shortage:
 
 
 @dataclass(frozen=True)
-class Behind:
-    """A place is free, but the first of the waiting runs needs more than is free. `ahead` counts that run, too."""
+class BehindBlockedRun:
+    """A slot is free, but the first of the waiting runs needs more than is free. `ahead` counts that run, too."""
 
     ahead: int
     first: Holder  # with the amount that it wants
@@ -80,14 +63,14 @@ class Behind:
 
 
 @dataclass(frozen=True)
-class Build:
+class BuildPending:
     """The build of its image is not done."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class Concurrency:
+class GroupLimit:
     """Its group has not released it: of `limit` experiments at a time, `active` are released and not done."""
 
     group: str
@@ -96,8 +79,13 @@ class Concurrency:
 
 
 @dataclass(frozen=True)
+class Starting:
+    """It may begin. The scheduler starts it with its next step."""
+
+
+@dataclass(frozen=True)
 class Retry:
-    """An attempt failed for a reason that passes; the next one comes in `in_s` seconds."""
+    """An attempt failed for a temporary reason; the next one follows in `in_s` seconds."""
 
     in_s: float
 
@@ -110,10 +98,7 @@ class Pause:
     problem: str
 
 
-Reason = Place | Shortage | Behind | Build | Concurrency | Retry | Pause
-
-
-# -- decisions --------------------------------------------------------------------------------------------------------
+Reason = NoSlot | Shortage | BehindBlockedRun | BuildPending | GroupLimit | Starting | Retry | Pause
 
 
 @dataclass(frozen=True)
@@ -143,41 +128,36 @@ Decision = Begin | Wait | Refuse
 
 @dataclass(frozen=True)
 class QueueState:
-    """What the database does not tell: the runs that the runner works on, and by pk the seconds until a retry."""
+    """Facts that are not in the database: the runs that have a thread, and by pk the seconds until a retry."""
 
     active: Sequence[Candidate] = ()
     retries: Mapping[int, float] = field(default_factory=dict)
 
 
-NOTHING_AWAITED: Mapping[int, Reason] = MappingProxyType({})
+NO_PREREQUISITES: Mapping[int, Reason] = MappingProxyType({})
 
 
 def decide(
     waiting: Sequence[Candidate],
     active: Iterable[Candidate],
     machine: Capacity | None,
-    places: int,
+    slots: int,
     *,
-    awaited: Mapping[int, Reason] = NOTHING_AWAITED,
+    prerequisites: Mapping[int, Reason] = NO_PREREQUISITES,
     pause: Pause | None = None,
 ) -> list[Decision]:
     """One decision for each of `waiting`, in the same order. `waiting` is sorted by priority, then by age.
 
-    `machine` None: its capacity is unknown and no limit. `awaited`: by pk, what a run needs before it joins the queue.
-    `pause`: nothing begins.
+    `machine` None: its capacity is unknown and no limit. `prerequisites`: by pk, the reasons why runs have not joined
+    the queue. `pause`: nothing begins.
     """
     if pause:
         return [Wait(pause)] * len(waiting)
-    line = _Line(active, machine, places)
+    allocator = _Allocator(active, machine, slots)
     found: dict[int, Decision] = {}
-    for run in sorted(waiting, key=lambda run: takes_place(run.kind)):  # servers are served first
-        found[run.pk] = Wait(awaited[run.pk]) if run.pk in awaited else line.decide(run)
+    for run in sorted(waiting, key=lambda run: run.kind.takes_slot):  # servers are served first
+        found[run.pk] = Wait(prerequisites[run.pk]) if run.pk in prerequisites else allocator.decide(run)
     return [found[run.pk] for run in waiting]
-
-
-def takes_place(kind: Kind) -> bool:
-    """Whether runs of this kind count against the number of places. A group runs nothing itself."""
-    return not kind.is_server and kind is not Kind.GROUP
 
 
 def refusal(run: Run, machine: Capacity | None) -> Refuse | None:
@@ -186,42 +166,41 @@ def refusal(run: Run, machine: Capacity | None) -> Refuse | None:
     Raises ValueError: an older version stored the polyaxonfile and it can't be read.
     """
     try:
-        return _refusal(
-            problem for wanted in requested_resources(run.specification) for problem in problems(wanted, machine)
-        )
+        wanted = requested_resources(run.specification)
+        return _refusal(problem for resources in wanted for problem in problems(resources, machine))
     except InvalidPolyaxonfile as error:  # also of an experiment of a group
         return Refuse((), error.problems[0])
 
 
-def awaited(waiting: Iterable[QueuedRun], retries: Mapping[int, float]) -> dict[int, Reason]:
-    """By pk, what those runs wait for that have not joined the queue yet. `retries`: seconds until a retry, by pk."""
-    found = ((run.pk, _awaited(run, retries.get(run.pk))) for run in waiting)
+def prerequisites(waiting: Iterable[QueuedRun], retries: Mapping[int, float]) -> dict[int, Reason]:
+    """By pk, the reasons why runs have not joined the queue. `retries`: seconds until a retry, by pk."""
+    found = ((run.pk, _prerequisite(run, retries.get(run.pk))) for run in waiting)
     return {pk: reason for pk, reason in found if reason}
 
 
-def _awaited(run: QueuedRun, retry_s: float | None) -> Reason | None:
+def _prerequisite(run: QueuedRun, retry_s: float | None) -> Reason | None:
     if run.is_held:
-        return Concurrency(run.group_name or "", run.concurrency or 1, run.released)
+        return GroupLimit(run.group_name or "", run.concurrency or 1, run.released)
     if run.build_name and run.build_status is not Status.SUCCEEDED:
-        return Build(run.build_name)
+        return BuildPending(run.build_name)
     return None if retry_s is None else Retry(retry_s)
 
 
-class _Line:
-    """The runs that have begun or may begin, while one waiting run after the other is decided."""
+class _Allocator:
+    """Allocates slots and resources to one waiting run after the other."""
 
-    def __init__(self, active: Iterable[Candidate], machine: Capacity | None, places: int) -> None:
+    def __init__(self, active: Iterable[Candidate], machine: Capacity | None, slots: int) -> None:
         self._machine = machine
-        self._places = places
-        self._holders: list[Holder] = []  # of places
+        self._slots = slots
+        self._holders: list[Holder] = []  # of slots
         self._reserved: dict[str, list[Holder]] = {"cpu": [], "memory": []}
-        self._first: tuple[Holder, Shortage] | None = None  # of those that wait, if it holds back the others
+        self._first: tuple[Holder, Shortage] | None = None  # the first waiting run, if it holds back the others
         self._ahead = 0
         for run in active:
             self._admit(run, _amounts_of_active(run))
 
     def decide(self, run: Candidate) -> Decision:
-        if takes_place(run.kind) and (reason := self._turn()):
+        if run.kind.takes_slot and (reason := self._wait_for_others()):
             self._ahead += 1
             return Wait(reason)
         try:
@@ -232,18 +211,18 @@ class _Line:
             return refused
         wanted = _amounts(resources)
         if shortage := self._shortage(wanted):
-            if takes_place(run.kind):
+            if run.kind.takes_slot:
                 self._first = Holder(run.unique_name, run.owner, shortage.wanted), shortage
                 self._ahead += 1
             return Wait(shortage)
         self._admit(run, wanted)
         return Begin()
 
-    def _turn(self) -> Place | Behind | None:
-        """Why the next run that takes a place has to wait for others, whatever it asks for."""
+    def _wait_for_others(self) -> NoSlot | BehindBlockedRun | None:
+        """The reason why the next run waits regardless of its resources."""
         if self._first:
-            return Behind(self._ahead, *self._first)
-        return Place(self._ahead, self._places, tuple(self._holders)) if len(self._holders) >= self._places else None
+            return BehindBlockedRun(self._ahead, *self._first)
+        return NoSlot(self._ahead, self._slots, tuple(self._holders)) if len(self._holders) >= self._slots else None
 
     def _shortage(self, wanted: Mapping[str, float]) -> Shortage | None:
         for resource, amount in wanted.items():
@@ -256,7 +235,7 @@ class _Line:
         return None
 
     def _admit(self, run: Candidate, wanted: Mapping[str, float]) -> None:
-        if takes_place(run.kind):
+        if run.kind.takes_slot:
             self._holders.append(Holder(run.unique_name, run.owner))
         for resource, amount in wanted.items():
             self._reserved[resource].append(Holder(run.unique_name, run.owner, amount))
@@ -267,8 +246,8 @@ def _refusal(found: Iterable[Problem]) -> Refuse | None:
 
 
 def _resources(run: Candidate) -> Resources | None:
-    """What a run asks for. Raises ValidationError: an older version stored something else."""
-    return None if run.resources is None or run.kind is Kind.BUILD else Resources.model_validate(run.resources)
+    """The requested resources. Raises ValidationError: an older version stored them in another form."""
+    return None if run.resources is None or run.kind.makes_image else Resources.model_validate(run.resources)
 
 
 def _amounts_of_active(run: Candidate) -> dict[str, float]:
@@ -279,6 +258,6 @@ def _amounts_of_active(run: Candidate) -> dict[str, float]:
 
 
 def _amounts(resources: Resources | None) -> dict[str, float]:
-    """What no other run gets while one with these resources runs: cores and MiB, without zeros."""
+    """The amounts that these resources reserve: cores and MiB, without zeros."""
     cores, memory_mib = reserved(resources)
     return {name: amount for name, amount in (("cpu", cores), ("memory", memory_mib)) if amount}

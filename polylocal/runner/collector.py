@@ -19,7 +19,7 @@ from polylocal.files.folders import remove_tree
 from polylocal.runner import gc, recovery
 from polylocal.runner.gc import Leftover
 from polylocal.runner.runner_context import RunnerContext
-from polylocal.statuses import Kind, is_done
+from polylocal.statuses import is_done
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Collector:
         return max(self._started_at, clock.stamp(datetime.now(UTC) - timedelta(seconds=0 if asked else STEPS_S)))
 
     def _is_building(self) -> bool:
-        return any(run.kind == Kind.BUILD for run in self._context.store.queue.begun())
+        return any(run.kind.makes_image for run in self._context.store.queue.begun())
 
     def _forget_images(self) -> None:
         """Forget the images that are gone."""

@@ -261,9 +261,9 @@ class Supervisor:
                 self._refuse(run, decision)
 
     def _runnable(self, active: list[Run]) -> list[Run]:
-        """The first of the waiting runs: as many as may find a place, and the servers, which need none."""
-        waiting, places = self._context.store.queue, self._context.settings.max_runs
-        free = places - sum(queue.takes_place(run.kind) for run in active)
+        """The first of the waiting runs: as many as there may be slots for, and the servers, which need none."""
+        waiting, slots = self._context.store.queue, self._context.settings.max_runs
+        free = slots - sum(run.kind.takes_slot for run in active)
         found = waiting.runnable(_BATCH, servers=True)
         if free > 0:
             found += waiting.runnable(free + len(active))

@@ -96,7 +96,7 @@ def test_waiting_runs_report_the_reason(api: Caller, store: Store, project: Proj
     store.runs.transition(run, "unschedulable", "no room")
     assert "is full" in api.get(f"/polylocal/v1/runs/job/{run.id}").json()["waits_for"]
     ballast.unlink()
-    assert api.get(f"/polylocal/v1/runs/job/{run.id}").json()["waits_for"].startswith("a free place")
+    assert api.get(f"/polylocal/v1/runs/job/{run.id}").json()["waits_for"] == "the scheduler, which starts it next"
 
 
 def test_the_state_of_the_disk_is_reported(api: Caller, nobody: Caller, ballast: Path) -> None:

@@ -222,7 +222,7 @@ def test_a_run_by_its_number(api: Caller, a_job: Run, store: Store) -> None:
     found = api.get("/polylocal/v1/runs/job/1").json()
     assert (found["kind"], found["id"], found["unique_name"]) == ("job", 1, "root.quick-start.jobs.1")
     assert (found["owner"], found["project"], found["project_name"]) == ("root", "root.quick-start", "quick-start")
-    assert found["waits_for"] == "a free place: 0 before it, 2 at a time"
+    assert found["waits_for"] == "the scheduler, which starts it next"
     store.runs.transition(a_job, Status.STOPPED, "Job was stopped.")
     found = api.get("/polylocal/v1/runs/job/1").json()
     assert (found["message"], found["waits_for"]) == ("Job was stopped.", None)

@@ -22,6 +22,8 @@ from .conftest import Caller
 
 Make = Callable[..., Run]
 
+STARTING = "the scheduler, which starts it next"
+
 
 @pytest.fixture
 def make(store: Store, project: Project, root: User) -> Make:
@@ -33,13 +35,13 @@ def make(store: Store, project: Project, root: User) -> Make:
 
 @pytest.fixture
 def told(context: ApiContext, root: User, store: Store) -> Callable[..., dict[str, str]]:
-    """told(run, …, active=, retries=, by=, places=, …) → {name of a run: reason}, with 4 cores and 4096 MiB."""
+    """told(run, …, active=, retries=, by=, slots=, …) → {name of a run: reason}, with 4 cores and 4096 MiB."""
 
     def ask(
-        *runs: Run, active: Any = (), retries: Any = None, by: User = root, places: int = 2, **more: Any
+        *runs: Run, active: Any = (), retries: Any = None, by: User = root, slots: int = 2, **more: Any
     ) -> dict[str, str]:
         state = QueueState([store.runs.by_pk(run.pk) for run in active], retries or {})
-        settings = context.settings.model_copy(update={"max_runs": places})
+        settings = context.settings.model_copy(update={"max_runs": slots})
         parts = {"queue_state": lambda: state, "capacity": lambda with_gpus: Capacity(4, 4096.4), **more}
         parts["installation"] = Installation(settings, store)
         fresh = [store.runs.by_pk(run.pk) for run in runs]
@@ -49,12 +51,12 @@ def told(context: ApiContext, root: User, store: Store) -> Callable[..., dict[st
     return ask
 
 
-def test_a_run_waits_for_a_place_that_others_have(make: Make, told: Any) -> None:
+def test_a_run_waits_for_a_slot_that_others_have(make: Make, told: Any) -> None:
     running, first, second = make(), make(), make()
     other = make(Kind.EXPERIMENT)
     assert told(running, first, second, active=[running, other]) == {
-        first.unique_name: "a free place: 0 before it, 2 at a time",
-        second.unique_name: "a free place: 1 before it, 2 at a time",
+        first.unique_name: "a free slot: 0 before it, 2 at a time",
+        second.unique_name: "a free slot: 1 before it, 2 at a time",
     }
 
 
@@ -74,11 +76,11 @@ def test_a_run_waits_for_cores(make: Make, told: Any) -> None:
     waiting = make(resources={"cpu": {"requests": 2}})
     names = [running[n].unique_name for n in (1, 2, 3)]
     words = f"2 cores: 0 of 4 free (held by {names[0]}, {names[1]}, {names[2]} and 1 other run)"
-    assert told(waiting, active=running, places=9) == {waiting.unique_name: words}
+    assert told(waiting, active=running, slots=9) == {waiting.unique_name: words}
 
 
 @pytest.mark.parametrize("kind", [Kind.NOTEBOOK, Kind.TENSORBOARD])
-def test_a_server_never_waits_for_a_place(kind: Kind, make: Make, told: Any) -> None:
+def test_a_server_never_waits_for_a_slot(kind: Kind, make: Make, told: Any) -> None:
     running = [make(resources={"cpu": {"requests": 2}}), make()]
     small, large = make(kind), make(kind, {"cpu": {"requests": 3}})
     assert told(small, large, active=running) == {
@@ -91,7 +93,7 @@ def test_a_held_experiment_waits_for_its_group(make: Make, told: Any) -> None:
     released, _ = (make(Kind.EXPERIMENT, group=group) for _ in range(2))
     held = make(Kind.EXPERIMENT, group=group, values={"is_held": True})
     assert told(group, released, held) == {
-        released.unique_name: "a free place: 0 before it, 2 at a time",
+        released.unique_name: STARTING,
         held.unique_name: f"its group, {group.unique_name}: 2 begun, 2 at a time",
     }
 
@@ -102,12 +104,12 @@ def test_a_run_waits_for_its_build(make: Make, told: Any, store: Store) -> None:
     assert build
     assert told(run, build) == {
         run.unique_name: f"its build, {build.unique_name}",
-        build.unique_name: "a free place: 0 before it, 2 at a time",
+        build.unique_name: STARTING,
     }
     store.runs.transition(build, Status.BUILDING)
     assert told(run, build, active=[build]) == {run.unique_name: f"its build, {build.unique_name}"}
     store.runs.transition(build, Status.SUCCEEDED)
-    assert told(run) == {run.unique_name: "a free place: 0 before it, 2 at a time"}
+    assert told(run) == {run.unique_name: STARTING}
 
 
 def test_a_run_that_was_put_off_waits_for_another_try(make: Make, told: Any) -> None:
@@ -145,10 +147,10 @@ def test_names_of_other_users_runs_are_not_revealed(make: Make, told: Any, store
     others = [make(resources={"cpu": {"requests": 1}}) for _ in range(2)]
     first = make(resources={"cpu": {"requests": 3}})
     last = store.runs.insert(own, ann, NewRun(Kind.JOB))
-    words = told(last, active=[mine, *others], by=ann, places=4)[last.unique_name]
+    words = told(last, active=[mine, *others], by=ann, slots=4)[last.unique_name]
     held = f"(held by {mine.unique_name} and 2 other runs)"
     assert words == f"its turn: 1 before it, and the first one waits for 3 cores: 1 of 4 free {held}"
-    words = told(first, active=others, by=ann, places=4, retries={mine.pk: 1.0})[first.unique_name]
+    words = told(first, active=others, by=ann, slots=4, retries={mine.pk: 1.0})[first.unique_name]
     assert words == "3 cores: 2 of 4 free (held by 2 runs of other users)"
 
 

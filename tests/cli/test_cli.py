@@ -166,7 +166,7 @@ def test_a_build_and_a_named_file(polylocal: Cli, folder: Path) -> None:
 def test_lists(polylocal: Cli, store: Store) -> None:
     listed = good(polylocal("ls")).out
     assert listed.splitlines()[0].split() == ["RUN", "PROJECT", "NAME", "STATUS", "CREATED", "MESSAGE"]
-    for word in ("job/1", "root.quick-start", "train", "created", "waits for a free place"):
+    for word in ("job/1", "root.quick-start", "train", "created", "waits for the scheduler"):
         assert word in listed
     assert [item["id"] for item in from_json(polylocal("ls", "--json"))] == [1]
     assert from_json(polylocal("ls", "--json", "--kind", "build")) == []
@@ -209,7 +209,15 @@ def test_a_run_has_many_names(polylocal: Cli, a_job: Run) -> None:
 @pytest.mark.usefixtures("daemon")
 def test_one_run(polylocal: Cli, a_job: Run, store: Store) -> None:
     shown = good(polylocal("show", "1")).out
-    for word in ("root.quick-start.jobs.1", "train", "created", "date", "echo hello", "a free place", "outputs"):
+    for word in (
+        "root.quick-start.jobs.1",
+        "train",
+        "created",
+        "date",
+        "echo hello",
+        "the scheduler, which",
+        "outputs",
+    ):
         assert word in shown
     store.runs.transition(a_job, Status.RUNNING)
     store.runs.transition(a_job, Status.FAILED, "Exit code 3")

@@ -12,7 +12,6 @@ from polylocal.api.kinds import TRAITS
 from polylocal.api.run_objects import VALUES
 from polylocal.api.server_programs import PROGRAMS
 from polylocal.api.shapes.runs import SHAPES
-from polylocal.planning.queue import takes_place
 from polylocal.planning.servers import PORTS
 from polylocal.polyaxonfile.specification import MODELS
 from polylocal.runner import outcome
@@ -47,9 +46,9 @@ def test_a_kind_has_its_entry(kind: Kind, name: str, table: Mapping[Kind, object
 
 
 @pytest.mark.parametrize("kind", CARRIED_OUT)
-def test_a_server_has_a_port_and_takes_no_place(kind: Kind) -> None:
+def test_a_server_has_a_port_and_takes_no_slot(kind: Kind) -> None:
     is_server = isinstance(WORKS[kind], ServerWork)
-    assert (kind.is_server, kind in PORTS, not takes_place(kind)) == (is_server, is_server, is_server)
+    assert (kind.is_server, kind in PORTS, not kind.takes_slot) == (is_server, is_server, is_server)
 
 
 @pytest.mark.parametrize("kind", CARRIED_OUT)

@@ -13,21 +13,20 @@ from hypothesis import strategies as st
 
 from polylocal.planning.queue import (
     Begin,
-    Behind,
-    Build,
-    Concurrency,
+    BehindBlockedRun,
+    BuildPending,
     Decision,
+    GroupLimit,
     Holder,
+    NoSlot,
     Pause,
-    Place,
     Reason,
     Refuse,
     Retry,
     Shortage,
     Wait,
-    awaited,
     decide,
-    takes_place,
+    prerequisites,
 )
 from polylocal.polyaxonfile import Capacity
 from polylocal.polyaxonfile.resources import ROUNDING
@@ -82,13 +81,13 @@ def test_runs_fit_beside_each_other_by_what_is_reserved() -> None:
 # -- why a run waits --------------------------------------------------------------------------------------------------
 
 
-def test_runs_begin_in_order_until_no_place_is_free() -> None:
+def test_runs_begin_in_order_until_no_slot_is_free() -> None:
     running, *waiting = map(Asking, range(4))
     holders = (running.holding(), waiting[0].holding())
     assert decide(waiting, [running], TWO, 2) == [
         BEGIN,
-        Wait(Place(0, 2, holders)),
-        Wait(Place(1, 2, holders)),
+        Wait(NoSlot(0, 2, holders)),
+        Wait(NoSlot(1, 2, holders)),
     ]
 
 
@@ -99,8 +98,8 @@ def test_a_run_that_does_not_fit_yet_holds_back_those_behind_it() -> None:
     first = large.holding(2000)
     assert decide([large, small, last], [running], TWO, 3) == [
         Wait(shortage),
-        Wait(Behind(1, first, shortage)),
-        Wait(Behind(2, first, shortage)),
+        Wait(BehindBlockedRun(1, first, shortage)),
+        Wait(BehindBlockedRun(2, first, shortage)),
     ]
 
 
@@ -115,7 +114,7 @@ def test_a_server_takes_no_slot_and_waits_for_resources_alone(kind: Kind) -> Non
     server, large, job = Asking(2, None, kind), Asking(3, cores(1), kind), Asking(4)
     answers = decide([server, large, job], [running], TWO, 1)
     assert answers[:2] == [BEGIN, Wait(Shortage("cpu", 1, 2, (running.holding(1.5),)))]
-    assert answers[2] == Wait(Place(0, 1, (running.holding(),)))
+    assert answers[2] == Wait(NoSlot(0, 1, (running.holding(),)))
     assert decide([large, job], [running], TWO, 2)[1] == BEGIN  # a server holds nothing back
 
 
@@ -126,8 +125,8 @@ def test_a_server_is_served_before_the_queue() -> None:
 
 def test_a_run_that_awaits_something_blocks_no_other_run() -> None:
     one, two, three = map(Asking, (1, 2, 3))
-    reasons: dict[int, Reason] = {1: Build("root.p.builds.1"), 2: Retry(2.0)}
-    assert decide([one, two, three], [], TWO, 1, awaited=reasons) == [Wait(reasons[1]), Wait(reasons[2]), BEGIN]
+    reasons: dict[int, Reason] = {1: BuildPending("root.p.builds.1"), 2: Retry(2.0)}
+    assert decide([one, two, three], [], TWO, 1, prerequisites=reasons) == [Wait(reasons[1]), Wait(reasons[2]), BEGIN]
 
 
 def test_nothing_begins_in_a_pause() -> None:
@@ -153,7 +152,7 @@ def test_unreadable_resources_are_refused_and_block_no_other_run() -> None:
 def test_builds_and_groups_ask_for_nothing() -> None:
     build, group = Asking(1, cores(99), Kind.BUILD), Asking(2, None, Kind.GROUP)
     assert decide([build, group], [], TWO, 1) == [BEGIN, BEGIN]
-    assert (takes_place(Kind.BUILD), takes_place(Kind.GROUP)) == (True, False)
+    assert (Kind.BUILD.takes_slot, Kind.GROUP.takes_slot) == (True, False)
 
 
 def test_an_unknown_machine_limits_nothing() -> None:
@@ -189,9 +188,9 @@ def test_what_a_run_waits_for_before_it_joins_the_queue() -> None:
     held = queued(1, group_id=7, is_held=True, concurrency=2, released=2, build_id=3, build_status=Status.CREATED)
     building = queued(2, build_id=3, build_status=Status.BUILDING)
     built, unresolved, delayed = queued(3, build_id=3, build_status=Status.SUCCEEDED), queued(4), queued(5)
-    assert awaited([held, building, built, unresolved, delayed], {2: 1.0, 5: 1.5}) == {
-        1: Concurrency("root.p.7", 2, 2),
-        2: Build("root.p.builds.3"),
+    assert prerequisites([held, building, built, unresolved, delayed], {2: 1.0, 5: 1.5}) == {
+        1: GroupLimit("root.p.7", 2, 2),
+        2: BuildPending("root.p.builds.3"),
         5: Retry(1.5),
     }
 
@@ -216,12 +215,12 @@ class Scene:
     waiting: list[Asking]
     active: list[Asking]
     machine: Capacity
-    places: int
-    awaited: dict[int, Reason]
+    slots: int
+    prerequisites: dict[int, Reason]
 
     @property
     def decisions(self) -> list[Decision]:
-        return decide(self.waiting, self.active, self.machine, self.places, awaited=self.awaited)
+        return decide(self.waiting, self.active, self.machine, self.slots, prerequisites=self.prerequisites)
 
     @property
     def begun(self) -> list[Asking]:
@@ -247,18 +246,18 @@ def held(runs: Sequence[Asking], resource: str) -> float:
 
 
 @given(scenes())
-def test_every_run_gets_one_answer_and_the_awaited_reasons_stay(scene: Scene) -> None:
+def test_every_run_gets_one_answer_and_reasons_before_the_queue_stay(scene: Scene) -> None:
     assert len(scene.decisions) == len(scene.waiting)
     for run, answer in zip(scene.waiting, scene.decisions, strict=True):
         assert isinstance(answer, Begin | Wait | Refuse)
-        assert (answer == Wait(Retry(1.0))) == (run.pk in scene.awaited)
+        assert (answer == Wait(Retry(1.0))) == (run.pk in scene.prerequisites)
 
 
 @given(scenes())
-def test_never_more_begin_than_places_are_free(scene: Scene) -> None:
-    taken = sum(takes_place(run.kind) for run in scene.active)
-    begun = sum(takes_place(run.kind) for run in scene.begun)
-    assert begun <= max(0, scene.places - taken)
+def test_never_more_begin_than_slots_are_free(scene: Scene) -> None:
+    taken = sum(run.kind.takes_slot for run in scene.active)
+    begun = sum(run.kind.takes_slot for run in scene.begun)
+    assert begun <= max(0, scene.slots - taken)
 
 
 @given(scenes())
@@ -275,7 +274,7 @@ def test_no_run_overtakes_a_run_that_waits_its_turn(scene: Scene) -> None:
     in_line = [
         answer
         for run, answer in zip(scene.waiting, scene.decisions, strict=True)
-        if takes_place(run.kind) and run.pk not in scene.awaited and not isinstance(answer, Refuse)
+        if run.kind.takes_slot and run.pk not in scene.prerequisites and not isinstance(answer, Refuse)
     ]
     first = next((n for n, answer in enumerate(in_line) if answer != BEGIN), len(in_line))
     assert all(answer == BEGIN for answer in in_line[:first])
@@ -293,13 +292,13 @@ def test_the_facts_of_a_reason_add_up(scene: Scene) -> None:
             assert reason.total == scene.machine.of(reason.resource)
             assert all(amount(holding[each.name], reason.resource) == each.amount > 0 for each in reason.holders)
             assert reason.free == reason.total - sum(each.amount for each in reason.holders)
-        elif isinstance(reason, Place):
-            assert (reason.ahead, reason.places) == (ahead, scene.places)
-            assert len(reason.holders) == len({each.name for each in reason.holders}) >= scene.places
-            assert all(takes_place(holding[each.name].kind) for each in reason.holders)
-        elif isinstance(reason, Behind):
+        elif isinstance(reason, NoSlot):
+            assert (reason.ahead, reason.slots) == (ahead, scene.slots)
+            assert len(reason.holders) == len({each.name for each in reason.holders}) >= scene.slots
+            assert all(holding[each.name].kind.takes_slot for each in reason.holders)
+        elif isinstance(reason, BehindBlockedRun):
             assert reason.ahead == ahead > 0
             assert (reason.first, reason.shortage) == first
-        if takes_place(run.kind) and isinstance(reason, Shortage):
+        if run.kind.takes_slot and isinstance(reason, Shortage):
             first = run.holding(reason.wanted), reason
-        ahead += takes_place(run.kind) and isinstance(reason, Shortage | Place | Behind)
+        ahead += run.kind.takes_slot and isinstance(reason, Shortage | NoSlot | BehindBlockedRun)
