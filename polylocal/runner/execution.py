@@ -62,6 +62,10 @@ class Work(ABC):
         """
         return 0
 
+    def remove_rows(self, run: Run, context: RunnerContext) -> None:
+        """Remove the row of the run with all rows that belong to it, at the end of its removal."""
+        context.store.runs.remove(run)
+
 
 class Execution:
     """Call it on the run's thread. `stop()` is called from other threads."""
@@ -102,8 +106,6 @@ class Execution:
             log.warning("run=%s: put off, %s", self.run.label, error)
             return False
         return True
-
-    # -- time and stops -------------------------------------------------------------------------------------------
 
     @property
     def time_limit_s(self) -> float | None:
@@ -152,8 +154,6 @@ class Execution:
         if run.stop_reason == outcome.TIME_LIMIT and not run.deleted_at:
             return outcome.timed_out(self.time_limit_s or 0.0)
         return Outcome(Status.STOPPED, (outcome.DELETED if run.deleted_at else outcome.STOPPED)[run.kind])
-
-    # -- what operations share ------------------------------------------------------------------------------------
 
     def move(self, to: Status, message: str | None = None, **more: Any) -> bool:
         """Move the status of the run. Returns False if it can't get there any more."""

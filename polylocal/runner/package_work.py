@@ -63,6 +63,12 @@ class PackageWork(ContainerWork):
             remove_tree(folder)
         return 0
 
+    def remove_rows(self, run: Run, context: RunnerContext) -> None:
+        files = context.store.build_lists.files_of(run)
+        super().remove_rows(run, context)
+        if files:
+            forget_files(context, files)
+
 
 def forget_files(context: RunnerContext, among: Iterable[str] | None = None) -> None:
     """Remove the files of these sha1 that no build has any more; None: all of them, and unfinished uploads."""

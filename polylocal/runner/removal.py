@@ -8,7 +8,7 @@ from polylocal.files import logs
 from polylocal.files.disk import size_of
 from polylocal.files.folders import remove_tree
 from polylocal.planning import container
-from polylocal.runner import ownership, package_work
+from polylocal.runner import ownership
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.runner.work import WORKS
 from polylocal.store.rows import Run
@@ -23,38 +23,30 @@ def remove(run: Run, context: RunnerContext) -> None:
     """
     if run.container_id:
         context.engine.remove(run.container_id)
-    freed = sum(map(size_of, _paths(run, context)))
-    freed += WORKS[run.kind].remove(run, context) if run.kind in WORKS else 0
-    if run.outputs and not context.store.runs.shares_outputs(run):
-        _reclaim(run, context)
-    path = context.log_path(run)
-    for file in (path, logs.times_of(path)):
+    work = WORKS.get(run.kind)  # None: a group, which leaves a row and files only
+    log_path = context.log_path(run)
+    outputs = context.outputs_path(run) if run.outputs and not context.store.runs.shares_outputs(run) else None
+    freed = size_of(log_path) + (size_of(outputs) if outputs else 0)
+    freed += work.remove(run, context) if work else 0
+    if outputs:
+        _reclaim(run, outputs, context)
+    for file in (log_path, logs.times_of(log_path)):
         file.unlink(missing_ok=True)
-    if run.outputs and not context.store.runs.shares_outputs(run):
-        remove_tree(context.outputs_path(run))
+    if outputs:
+        remove_tree(outputs)
         with suppress(OSError):  # the folder of a group is removed with its last experiment
-            context.outputs_path(run).parent.rmdir()
+            outputs.parent.rmdir()
     remove_tree(context.home.handover(run.uuid))
-    files = context.store.files.of_run(run)
-    context.store.runs.remove(run)
-    if files:
-        package_work.forget_files(context, files)
+    if work:
+        work.remove_rows(run, context)
+    else:
+        context.store.runs.remove(run)
     log.info("run=%s removed, %.1f MiB freed", run.label, freed / 2**20)
 
 
-def _paths(run: Run, context: RunnerContext) -> list[Path]:
-    mine = [context.log_path(run)]
-    if run.outputs and not context.store.runs.shares_outputs(run):
-        mine.append(context.outputs_path(run))
-    return mine
-
-
-def _reclaim(run: Run, context: RunnerContext) -> None:
+def _reclaim(run: Run, outputs: Path, context: RunnerContext) -> None:
     """Give files that a program wrote as another user to the daemon's user, so that they can be removed."""
-    folder = context.outputs_path(run)
-    if not ownership.has_foreign(folder, context.uid):
-        return
     build = context.store.runs.by_pk(run.build_pk) if run.build_pk else None
     image = (build.image_id or container.image_name(build)) if build else ""
-    if problem := ownership.reclaim(folder, context.uid, context.gid, context.engine, image, context.installation_id):
-        log.warning("run=%s: what it kept can't be removed: %s", run.label, problem)
+    if problem := ownership.reclaim(outputs, context.uid, context.gid, context.engine, image, context.installation_id):
+        log.warning("run=%s: its outputs can't be removed: %s", run.label, problem)
