@@ -54,6 +54,7 @@ class Target:
 
     @property
     def address(self) -> str:
+        # older versions recorded no address for a port on loopback
         return f"{self.run.address or '127.0.0.1'}:{self.run.port}"
 
 

@@ -55,8 +55,8 @@ class ContainerWork(Work):
         """The folders that the container may write to. Their files are given to the daemon's user at the end."""
         return [context.outputs_path(run)]
 
-    def place(self, operation: ContainerOperation, container_id: str) -> dict[str, Any]:
-        """The columns that tell where the daemon reaches the program of a running container."""
+    def address_columns(self, run: Run, state: ContainerState) -> dict[str, Any]:
+        """The columns with the address under which the daemon reaches the program of a running container."""
         return {}
 
     def most_restarts(self, run: Run) -> int:
@@ -129,8 +129,6 @@ class ContainerOperation:
             self.reclaim_folders(container_id)
             self.finish(outcome.of(self.run.kind, ending), exit_code=ending.exit_code)
             return
-
-    # -- the start ------------------------------------------------------------------------------------------------
 
     def create(self) -> str | None:
         """Create the container. Returns its id; None: the run has ended, or waits for another image."""
@@ -225,13 +223,12 @@ class ContainerOperation:
 
     def mark_running(self, container_id: str) -> None:
         execution, runs = self.execution, self.context.store.runs
-        recorded = self.work.place(self, container_id)
-        if not execution.move(Status.RUNNING, recorded=recorded) and recorded:
+        state = self.look(container_id)
+        recorded = {"node": state.node, **self.work.address_columns(self.run, state)}
+        if not execution.move(Status.RUNNING, recorded=recorded):
             runs.record(self.run, **recorded)
         execution.refresh()
         execution.start_clock(runs.seconds_since_running(self.run))
-
-    # -- the end --------------------------------------------------------------------------------------------------
 
     def wait(self, container_id: str, waiter: Waiter, follower: Follower) -> ContainerState | None:
         """Follow the output until the container has ended.
@@ -302,8 +299,6 @@ class ContainerOperation:
     def _stopped(self) -> Outcome:
         return self.execution.stopped()
 
-    # -- another try ----------------------------------------------------------------------------------------------
-
     def _restarted(self, container_id: str, ending: Ending) -> bool:
         """Whether the run has another try. It is recorded first, so that no try is given twice."""
         run, allowed = self.run, self.work.most_restarts(self.run)
@@ -348,8 +343,6 @@ class ContainerOperation:
         self.execution.refresh()
         return True
 
-    # -- files ----------------------------------------------------------------------------------------------------
-
     def reclaim_folders(self, container_id: str | None) -> None:
         for folder in self.work.writable_folders(self.run, self.context):
             self.reclaim(container_id, folder)
@@ -376,8 +369,6 @@ class ContainerOperation:
         if problem:
             log.warning("run=%s: %s", self.run.label, problem)
             context.store.runs.note(self.run, problem)
-
-    # -- stopping -------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         container_id = self.run.container_id
@@ -407,8 +398,6 @@ class ContainerOperation:
         if not patiently(lambda: engine.wait(container_id, max(0.0, until - time.monotonic()))):
             patiently(lambda: engine.kill(container_id))
         return True
-
-    # -- the engine -----------------------------------------------------------------------------------------------
 
     def look(self, container_id: str) -> ContainerState:
         """Inspect the container. Raises ContainerMissing, EngineError."""

@@ -64,7 +64,7 @@ class PackageWork(ContainerWork):
         return 0
 
     def remove_rows(self, run: Run, context: RunnerContext) -> None:
-        files = context.store.build_lists.files_of(run)
+        files = context.store.files.of_run(run)
         super().remove_rows(run, context)
         if files:
             forget_files(context, files)

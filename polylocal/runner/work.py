@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from polylocal.engine.containers import LOOPBACK
+from polylocal.engine.containers import ContainerState
 from polylocal.errors import ImageMissing, InvalidInput
 from polylocal.files.folders import remove_tree
 from polylocal.planning import container, servers
@@ -57,12 +57,9 @@ class ServerWork(CommandWork):
     def time_limit_s(self, run: Run, context: RunnerContext) -> float | None:
         return None
 
-    def place(self, operation: ContainerOperation, container_id: str) -> dict[str, Any]:
-        """A port that is published on loopback, or the container's own address."""
-        found = operation.look(container_id).endpoint(servers.PORTS[operation.run.kind])
-        if found is None:
-            return {"port": None, "address": None}
-        return {"port": found.port, "address": None if found.host == LOOPBACK else found.host}
+    def address_columns(self, run: Run, state: ContainerState) -> dict[str, Any]:
+        found = state.endpoint(servers.PORTS[run.kind])
+        return {"port": found.port, "address": found.host} if found else {"port": None, "address": None}
 
     @abstractmethod
     def workspace(self, run: Run, context: RunnerContext) -> Workspace: ...

@@ -177,7 +177,7 @@ def test_a_reader_meets_no_error_and_no_old_index(
     made: Callable[[str], tuple[str, bytes]],
     client: str,
 ) -> None:
-    press = presses(kind, made)
+    press = make_press(kind, made)
     press.publish(1)
     context = api_context(press.context.settings, press.ground.store)
     with on_loopback(context, press.around) as url, publishing(press):

@@ -6,6 +6,7 @@ import io
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,6 +39,13 @@ def test_a_job_that_succeeds(rig):
     assert not rig.engine.made
     assert (rig.settings.home / str(run.outputs)).is_dir()
     assert not rig.settings.folders.handover(run.uuid).exists()
+
+
+def test_a_run_records_the_node_of_its_container(rig, monkeypatch):
+    inspect = rig.engine.inspect
+    monkeypatch.setattr(rig.engine, "inspect", lambda container_id: replace(inspect(container_id), node="worker-2"))
+    run = rig.run(rig.submit())
+    assert (run.status, run.node) == ("succeeded", "worker-2")
 
 
 def test_a_job_that_fails_says_its_exit_code_and_its_last_line(rig):
