@@ -200,9 +200,6 @@ def split_flags(line: str) -> tuple[list[str], str]:
         ) from error
 
 
-# -- lines -------------------------------------------------------------------------------------------------------
-
-
 def _bounded(instructions: Iterator[Instruction]) -> list[Instruction]:
     found = list(itertools.islice(instructions, MOST_INSTRUCTIONS + 1))
     if len(found) > MOST_INSTRUCTIONS:
@@ -299,9 +296,6 @@ def _escapes(lines: Sequence[str]) -> list[str]:
             wanted = match[2][:1]
             return [wanted] if wanted == "\\" or number == 0 else [wanted, "\\"]
     return ["\\"]
-
-
-# -- words -------------------------------------------------------------------------------------------------------
 
 
 def _lower(word: str) -> str:

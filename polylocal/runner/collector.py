@@ -123,8 +123,6 @@ class Collector:
         # the supervisor removes the containers of known runs, once their logs are complete
         return gc.containers(found, {r.container_id: r.why for r in removals if r.run not in rows})
 
-    # -- leftovers ------------------------------------------------------------------------------------------------
-
     def _leftovers(self) -> Iterator[Leftover]:
         root = self._context.home.root
         yield from self._of_runs(root / "contexts", "handed over to a run that is done", are_kept=False)
@@ -164,8 +162,6 @@ class Collector:
     def _leftover(self, path: Path, why: str, *, needs_word: bool) -> Leftover:
         used = clock.stamp(datetime.fromtimestamp(path.lstat().st_mtime, UTC))
         return Leftover(str(path.relative_to(self._context.home.root)), size_of(path), used, why, needs_word)
-
-    # -- removing -------------------------------------------------------------------------------------------------
 
     def _without(self, item: Item) -> Item:
         """Remove one thing. It is kept if it is in use again, or can't be removed."""

@@ -122,8 +122,6 @@ class Groups:
         if store.runs.transition(group, end.status, end.message, details=end.details):
             log.info("run=%s %s: %s", group.label, end.status, end.message)
 
-    # -- suggestions ----------------------------------------------------------------------------------------------
-
     def _plan(self, group: Run, tuning: HPTuning) -> list[Suggestion] | None:
         """The suggestions of the group's iteration; None: they are being computed, and the supervisor is woken then."""
         known = self._plans.get(group.pk)
@@ -187,8 +185,6 @@ class Groups:
             cloning_strategy=None if origin is None else "resume" if is_resumed else "restart",
             outputs=origin.outputs if origin and is_resumed else None,
         )
-
-    # -- early stopping ---------------------------------------------------------------------------------------------
 
     def _has_stopped(self, group: Run, tuning: HPTuning) -> bool:
         """Apply the early stopping policies: end bad experiments, and the whole search once its goal is reached."""

@@ -125,8 +125,6 @@ class Publisher:
         for name in lying.keys() - known:  # of builds that were deleted while their folders were written
             remove_tree(lying[name])
 
-    # -- repositories ---------------------------------------------------------------------------------------------
-
     def _publish(self, repository: Repository, waiting: Sequence[BuildList]) -> None:
         """Publish all waiting builds together; if that fails, one by one, so that only the broken one fails."""
         if self._platforms.repository(repository.id).is_locked:  # since the queue was read
@@ -298,8 +296,6 @@ class Publisher:
         first = packages[0]
         return f"{saved_to.name}-{first.version}" + (f"-{first.release}" if first.release else "")
 
-    # -- containers -----------------------------------------------------------------------------------------------
-
     def _contain(self, build_list: BuildList) -> None:
         packages = self._lists.packages([build_list.run_pk])
         build_for = self._platforms.get(build_list.build_for_platform_id)
@@ -335,8 +331,6 @@ class Publisher:
             arch=below or self._platforms.arch(build_list.arch_id).name,
             name=repository.name,
         )
-
-    # -- failures ------------------------------------------------------------------------------------------
 
     def _is_full(self, error: Exception) -> bool:
         """A lack of disk space or memory fails no build: it stays in the queue."""

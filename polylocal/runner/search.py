@@ -76,9 +76,6 @@ def best_first(trials: Sequence[Trial], metric: SearchMetric) -> list[Trial]:
     return sorted(told, key=lambda trial: (trial.value or 0.0) * (-1 if metric.optimization == "maximize" else 1))
 
 
-# -- grid and random --------------------------------------------------------------------------------------------------
-
-
 def _grid(matrix: Mapping[str, Matrix]) -> Iterator[Params]:
     """The Cartesian product, in the order of the matrix. The last name varies fastest."""
     for values in itertools.product(*(option.listed for option in matrix.values())):
@@ -151,9 +148,6 @@ _DRAWS: dict[str, Callable[..., float]] = {
     "normal": lambda chance, loc, scale: chance.gauss(loc, scale),
     "lognormal": lambda chance, loc, scale: math.exp(chance.gauss(loc, scale)),
 }
-
-
-# -- hyperband --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

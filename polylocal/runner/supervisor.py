@@ -98,8 +98,6 @@ class Supervisor:
         else:
             self._troubles.pop(name, None)
 
-    # -- one run --------------------------------------------------------------------------------------------------
-
     def _begin(self, run: Run) -> None:
         execution = execution_of(run, self._context)
         with self._lock:
@@ -151,8 +149,6 @@ class Supervisor:
         for path, text in cuts(run.specification.environment.resources, machine) if machine else ():
             if not any(text in warning for warning in run.warnings or ()):
                 self._context.store.runs.note(run, f"{'.'.join(map(str, path))}: {text}")
-
-    # -- the parts of a step --------------------------------------------------------------------------------------
 
     def resume_interrupted(self) -> None:
         """Resume runs that have begun and that no thread works on, whatever the capacity.

@@ -53,8 +53,6 @@ class FakeContainers(FakeImages):
         self.on_death: Callable[[Died], None] = lambda died: None
         self._events: list[SimpleQueue[Died | None]] = []
 
-    # -- what tests do behind its back ----------------------------------------------------------------------------
-
     def cut(self) -> None:
         """End every open stream silently."""
         with self._lock:
@@ -71,8 +69,6 @@ class FakeContainers(FakeImages):
             container = self._get(container_id)
             container.stopping.set()
             del self.made[container_id]
-
-    # -- the contract ---------------------------------------------------------------------------------------------
 
     def create(self, plan: ContainerPlan) -> str:
         self._answer()
@@ -218,8 +214,6 @@ class FakeContainers(FakeImages):
         code = self._get(container_id).exit_code
         self.remove(container_id)
         return code
-
-    # -- the programs ---------------------------------------------------------------------------------------------
 
     def _get(self, container_id: str) -> FakeContainer:
         container = self.made.get(container_id)
