@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -11,14 +12,17 @@ from polylocal.engine import termination
 from polylocal.engine.plan import BUILD_LABEL, HOME_LABEL, HOST_OF_DESKTOPS, RUN_LABEL, ContainerPlan, Limits, Mount
 from polylocal.files.data_folders import DataFolder
 from polylocal.paths import run_outputs
-from polylocal.planning import servers
 from polylocal.polyaxonfile import Capacity, Resources, Specification, commands, is_reserved_label
 from polylocal.polyaxonfile import resources as amounts
+from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
 CODE = PurePosixPath("/code")
 HANDOVER = PurePosixPath("/plx-context")
 OUTPUTS = PurePosixPath("/plx-outputs")
+
+SERVER_PORTS: Mapping[Kind, int] = {Kind.NOTEBOOK: 8888, Kind.TENSORBOARD: 6006}  # the programs' own
+_MISSING = "echo 'polylocal: the image has no {program}: install it with a build step, `pip install {package}`' >&2"
 
 LOCALE_VARIABLES = ("LC_ALL", "LANG", "LANGUAGE")
 _REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*")
@@ -55,7 +59,7 @@ def plan(run: Run, specification: Specification, image: str, shell: str, around:
     """The container of a run that is not a build. Raises ValueError: the run has no command."""
     kind = run.kind
     is_server = kind.is_server
-    serve = servers.command(run, specification, around.watched and around.watched[1]) if is_server else None
+    serve = server_command(run, specification, around.watched and around.watched[1]) if is_server else None
     cmd = serve or specification.command
     if cmd is None:
         raise ValueError(f"a {run.kind} has no command to run")
@@ -69,11 +73,34 @@ def plan(run: Run, specification: Specification, image: str, shell: str, around:
         limits=replace(limits(specification.environment.resources, around.capacity), pids=around.pids_limit),
         network=around.network,
         direct_hosts=(urlsplit(around.api_url).hostname or "", HOST_OF_DESKTOPS),
-        port=servers.PORTS[kind] if is_server else None,
+        port=SERVER_PORTS[kind] if is_server else None,
         publishes_port=around.publishes_port,
         new_privileges=around.new_privileges,
         entrypoint=termination.entrypoint(shell),
     )
+
+
+def server_command(run: Run, specification: Specification, watched: PurePosixPath | None) -> str:
+    """The shell command of a notebook or a tensorboard. `watched`: the folder with the event files of a tensorboard.
+
+    Both programs listen on all addresses of the container; only the daemon's proxy reaches them. Jupyter needs the path
+    at which the proxy shows it, the pages of TensorBoard work at any path.
+    """
+    if run.kind == Kind.TENSORBOARD:
+        arguments = ["--logdir", str(watched), "--host", "0.0.0.0", "--port", str(SERVER_PORTS[Kind.TENSORBOARD])]
+        return _start_command("tensorboard", "tensorboard", arguments)
+    flavour = "lab" if specification.file.backend == "lab" else "notebook"
+    base = f"/notebook/{run.owner}/{run.project_name}/"
+    arguments = [flavour, "--no-browser", "--allow-root", "--ip=0.0.0.0", f"--port={SERVER_PORTS[Kind.NOTEBOOK]}"]
+    # the name of the option before Jupyter 7, and the one since; each version ignores the other
+    arguments += [f"--{app}.base_url={base}" for app in ("NotebookApp", "ServerApp")]
+    package = "jupyterlab" if flavour == "lab" else "notebook"
+    return f"cd /code && {_start_command('jupyter', package, arguments)}"
+
+
+def _start_command(program: str, package: str, arguments: list[str]) -> str:
+    missing = _MISSING.format(program=program, package=package)
+    return f"command -v {program} >/dev/null || {{ {missing}; exit 127; }}; exec {program} {shlex.join(arguments)}"
 
 
 def _mounts(run: Run, around: Surroundings) -> list[Mount]:

@@ -1,26 +1,23 @@
-"""Decides how a group ends from how its experiments ended. Pure."""
+"""Decides how a group ends from the ends of its experiments, and which experiments early stopping ends. Pure."""
 
-from collections.abc import Collection, Mapping
+import math
+import statistics
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from polylocal.polyaxonfile import HPTuning
+from polylocal.polyaxonfile import EarlyStopping, HPTuning
+from polylocal.runner.outcome import Outcome
 from polylocal.statuses import Status
 
 DONE = "All experiments are done"
 FAILED = (Status.FAILED, Status.UPSTREAM_FAILED)
 
-
-@dataclass(frozen=True)
-class GroupOutcome:
-    status: Status
-    message: str
-    details: Mapping[str, Any] | None = None
+Series = Mapping[int, Sequence[float]]  # values of one metric by experiment, the oldest first
 
 
 @dataclass(frozen=True)
-class Ended:
-    """The experiments of a group after the last of them has ended.
+class FinishedGroup:
+    """A group whose experiments have all ended.
 
     `counts`: their number by status. `reported`: the metrics that any of them reported, and whether one ended with a
     finite value. `build`: their common build, if it failed. `is_late`: the budget of seconds is used up.
@@ -40,7 +37,7 @@ class Ended:
         return sum(self.counts.get(status, 0) for status in FAILED)
 
     @property
-    def shown(self) -> str:
+    def counts_as_text(self) -> str:
         return ", ".join(f"{n} {status}" for status, n in sorted(self.counts.items())) or "none is left"
 
 
@@ -50,21 +47,22 @@ def too_many_failures(tuning: HPTuning, failures: int) -> str | None:
     return f"{_experiments(failures)} failed, and `max_failures` is {most}" if most and failures >= most else None
 
 
-def outcome(tuning: HPTuning, ended: Ended) -> GroupOutcome:
-    """A search succeeds if at least one experiment has a result to choose."""
+def outcome(tuning: HPTuning, ended: FinishedGroup) -> Outcome:
+    """The end of a search. It succeeds if at least one experiment has a result that can be chosen."""
     if limit := too_many_failures(tuning, ended.failed):
-        return _nothing(f"{limit}: {ended.shown}", ended, "max_failures")
+        return _no_result(f"{limit}: {ended.counts_as_text}", ended, "max_failures")
     if ended.total and not ended.counts.get(Status.SUCCEEDED):
         return _without_success(ended)
-    untold = [name for name in metrics(tuning) if name not in ended.reported] if ended.total else []
+    not_reported = [name for name in metrics(tuning) if name not in ended.reported] if ended.total else []
     compared = tuning.metric if ended.total and (tuning.hyperband or tuning.bo) else None
     if compared and not ended.reported.get(compared.name):
         without = f"No experiment ended with a finite value of the metric `{compared.name}`"
-        why = _untold([compared.name]) if compared.name in untold else without
-        return _nothing(f"{why}: {ended.shown}", ended, "metric")
-    message = f"{DONE}: {ended.shown}"
-    return GroupOutcome(
-        Status.SUCCEEDED, f"{message}. {_untold(untold)}: early stopping judged none" if untold else message
+        why = _metric_not_reported([compared.name]) if compared.name in not_reported else without
+        return _no_result(f"{why}: {ended.counts_as_text}", ended, "metric")
+    message = f"{DONE}: {ended.counts_as_text}"
+    return Outcome(
+        Status.SUCCEEDED,
+        f"{message}. {_metric_not_reported(not_reported)}: early stopping judged none" if not_reported else message,
     )
 
 
@@ -74,27 +72,76 @@ def metrics(tuning: HPTuning) -> list[str]:
     return list(dict.fromkeys([*own, *(rule.metric for rule in tuning.early_stopping or [])]))
 
 
-def _without_success(ended: Ended) -> GroupOutcome:
+def _without_success(ended: FinishedGroup) -> Outcome:
     if ended.failed == ended.total:
         way = f"All {_experiments(ended.total)} failed" if ended.total > 1 else "The only experiment failed"
-        return _nothing(f"{way}: {ended.shown}", ended, "build" if ended.build else "experiments")
+        return _no_result(f"{way}: {ended.counts_as_text}", ended, "build" if ended.build else "experiments")
     if ended.failed or ended.is_late:
         late = "The budget is used up: " if ended.is_late else ""
-        return _nothing(f"{late}No experiment of {ended.total} succeeded: {ended.shown}", ended, "experiments")
+        return _no_result(
+            f"{late}No experiment of {ended.total} succeeded: {ended.counts_as_text}", ended, "experiments"
+        )
     way = f"All {_experiments(ended.total)} were stopped" if ended.total > 1 else "The only experiment was stopped"
-    return GroupOutcome(Status.STOPPED, f"{way}: {ended.shown}")
+    return Outcome(Status.STOPPED, f"{way}: {ended.counts_as_text}")
 
 
-def _nothing(message: str, ended: Ended, reason: str) -> GroupOutcome:
+def _no_result(message: str, ended: FinishedGroup, reason: str) -> Outcome:
     build = {"build_job": ended.build} if ended.build else {}
     details = {"reason": reason, "experiments": ended.total, "failed": ended.failed, **build}
-    return GroupOutcome(Status.FAILED, message, details)
+    return Outcome(Status.FAILED, message, details)
 
 
 def _experiments(number: int) -> str:
     return f"{number} experiment{'' if number == 1 else 's'}"
 
 
-def _untold(names: Collection[str]) -> str:
+def _metric_not_reported(names: Collection[str]) -> str:
     shown = ", ".join(f"`{name}`" for name in names)
     return f"No experiment reported the metric{'s' if len(names) > 1 else ''} {shown}"
+
+
+def experiments_to_end(rule: EarlyStopping, series: Series, running: Sequence[int]) -> dict[int, str]:
+    """The running experiments that an early stopping rule ends, each with the reason.
+
+    Each experiment is compared at every `evaluation_interval`-th value with the values that the others had reported by
+    then. Sources: the platform's rules; the median rule is that of Golovin et al., "Google Vizier" (2017).
+    """
+    policy = rule.policy
+    if policy is None:
+        return {}
+    ended = {}
+    for pk in running:
+        step = len(series.get(pk, ())) // policy.evaluation_interval * policy.evaluation_interval
+        others = [values[:step] for other, values in series.items() if other != pk and len(values) >= step]
+        if step and others:
+            own = series[pk][:step]
+            value, limit = _compared_value(rule, own), _limit(rule, own, others)
+            if limit is not None and _is_worse(rule, value, limit):
+                ended[pk] = f"Early stopping: {rule.metric} {value:g} after {step}, {policy.kind} {limit:g}"
+    return ended
+
+
+def _compared_value(rule: EarlyStopping, values: Sequence[float]) -> float:
+    """The value that the rule compares: the best so far for the median, the last one for the others."""
+    if rule.policy and rule.policy.kind == "median":
+        return max(values) if rule.optimization == "maximize" else min(values)
+    return values[-1]
+
+
+def _limit(rule: EarlyStopping, own: Sequence[float], others: Sequence[Sequence[float]]) -> float | None:
+    """The value below (or above) which an experiment is ended; None: too few experiments have as many values."""
+    policy = rule.policy
+    if policy is None:
+        return None
+    if policy.kind == "median":
+        return statistics.median(statistics.fmean(values) for values in others)
+    last = [values[-1] for values in others]
+    if policy.kind == "average":
+        return statistics.fmean(last)
+    ranked = sorted([*last, own[-1]], reverse=rule.optimization == "maximize")  # the best first
+    cut = math.floor(len(ranked) * (policy.percent or 0) / 100)
+    return ranked[len(ranked) - cut - 1] if cut else None
+
+
+def _is_worse(rule: EarlyStopping, value: float, limit: float) -> bool:
+    return value < limit if rule.optimization == "maximize" else value > limit

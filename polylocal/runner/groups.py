@@ -16,8 +16,8 @@ from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.polyaxonfile import EarlyStopping, HPTuning, Specification, metadata_of_member, of_member
 from polylocal.polyaxonfile.templating import has_template
-from polylocal.runner import bayes, early_stopping, group_outcome, search
-from polylocal.runner.group_outcome import Ended
+from polylocal.runner import bayes, group_outcome, search
+from polylocal.runner.group_outcome import FinishedGroup
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.runner.search import Suggestion, Trial
 from polylocal.statuses import Kind, Status
@@ -112,7 +112,7 @@ class Groups:
 
     def _end(self, group: Run, specification: Specification, *, is_late: bool) -> None:
         store, tuning = self._context.store, specification.hptuning
-        ended = Ended(
+        ended = FinishedGroup(
             store.groups.counts(group),
             store.groups.reported(group, group_outcome.metrics(tuning)),
             store.groups.failed_build(group),
@@ -210,7 +210,7 @@ class Groups:
         store = self._context.store
         running = store.groups.running(group)
         series = store.metrics.series(group, rule.metric) if running else {}
-        for pk, why in early_stopping.to_end(rule, series, running).items():
+        for pk, why in group_outcome.experiments_to_end(rule, series, running).items():
             run = store.runs.by_pk(pk)
             store.runs.note(run, why)
             store.runs.request_stop(run)

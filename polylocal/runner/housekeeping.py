@@ -18,7 +18,6 @@ from polylocal.runner.execution import StillInUse
 from polylocal.runner.following import Follower
 from polylocal.runner.publisher import Publisher
 from polylocal.runner.removal import remove
-from polylocal.runner.retries import Retries
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.store.rows import Run
 
@@ -29,6 +28,30 @@ MOMENT_S = 1.0  # nearly every task is done by then, and its effect is seen in t
 REMOVE_AGAIN_S = 600.0  # until a removal that failed is tried again
 
 Attempt = Callable[[Callable[[], None]], None]  # runs a step and logs its errors
+
+
+class Retries:
+    """Delays before something is tried again, by the pk of its run. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._due_at: dict[int, float] = {}  # on the monotonic clock
+
+    def delay(self, pk: int, seconds: float) -> None:
+        with self._lock:
+            self._due_at[pk] = time.monotonic() + seconds
+
+    def clear(self) -> None:
+        """Make all of them due."""
+        with self._lock:
+            self._due_at.clear()
+
+    def pending(self) -> dict[int, float]:
+        """The remaining seconds of those that are not due."""
+        now = time.monotonic()
+        with self._lock:
+            self._due_at = {pk: due_at for pk, due_at in self._due_at.items() if due_at > now}
+            return {pk: due_at - now for pk, due_at in self._due_at.items()}
 
 
 class Housekeeping:
@@ -130,7 +153,8 @@ class Housekeeping:
         while runs := [run for run in context.store.queue.deleted() if run.pk not in tried]:
             for run in runs:  # a build appears only when its runs are removed
                 tried.add(run.pk)
-                if run.uuid not in self._active_uuids() and run.pk not in self._delayed():
+                delayed = self._retries.pending() | self._in_use.pending()
+                if run.uuid not in self._active_uuids() and run.pk not in delayed:
                     self._remove(run)
         for project in context.store.projects.to_remove():
             remove_tree(context.home.code(project.uuid))
@@ -140,9 +164,6 @@ class Housekeeping:
                 log.warning("project %s: some of its outputs stay: %s", project.unique_name, error)
             context.store.projects.remove(project)
             log.info("project %s removed", project.unique_name)
-
-    def _delayed(self) -> dict[int, float]:
-        return self._retries.pending() | self._in_use.pending()
 
     def _remove(self, run: Run) -> None:
         try:

@@ -14,8 +14,7 @@ from polylocal.polyaxonfile.resources import cuts
 from polylocal.runner import outcome
 from polylocal.runner.execution import Execution
 from polylocal.runner.groups import Groups
-from polylocal.runner.housekeeping import Housekeeping
-from polylocal.runner.retries import Retries
+from polylocal.runner.housekeeping import Housekeeping, Retries
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.runner.work import execution_of
 from polylocal.statuses import Kind, Status, is_done

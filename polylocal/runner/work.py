@@ -11,7 +11,7 @@ from typing import Any
 from polylocal.engine.containers import ContainerState
 from polylocal.errors import ImageMissing, InvalidInput
 from polylocal.files.folders import remove_tree
-from polylocal.planning import container, servers
+from polylocal.planning import container
 from polylocal.runner import provision, workspace
 from polylocal.runner.building import BuildWork
 from polylocal.runner.container_operation import ContainerOperation, ContainerWork, NotReady, log
@@ -58,7 +58,7 @@ class ServerWork(CommandWork):
         return None
 
     def address_columns(self, run: Run, state: ContainerState) -> dict[str, Any]:
-        found = state.endpoint(servers.PORTS[run.kind])
+        found = state.endpoint(container.SERVER_PORTS[run.kind])
         return {"port": found.port, "address": found.host} if found else {"port": None, "address": None}
 
     @abstractmethod

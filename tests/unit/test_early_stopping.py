@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from polylocal.polyaxonfile import EarlyStopping
-from polylocal.runner import early_stopping
+from polylocal.runner.group_outcome import experiments_to_end
 
 
 def rule(**values: Any) -> EarlyStopping:
@@ -22,7 +22,7 @@ def policy(kind: str, interval: int = 1, optimization: str = "maximize", **more:
 
 
 def test_a_rule_without_a_policy_ends_no_experiment() -> None:
-    assert early_stopping.to_end(rule(value=0.9), {1: [0.1], 2: [0.8]}, [1, 2]) == {}
+    assert experiments_to_end(rule(value=0.9), {1: [0.1], 2: [0.8]}, [1, 2]) == {}
 
 
 # -- by policy --------------------------------------------------------------------------------------------------------
@@ -55,54 +55,54 @@ SERIES = {
     ],
 )
 def test_policies_against_a_table(given: EarlyStopping, expected: set[int]) -> None:
-    assert early_stopping.to_end(given, SERIES, [1, 2, 3, 4]).keys() == expected
+    assert experiments_to_end(given, SERIES, [1, 2, 3, 4]).keys() == expected
 
 
 def test_an_average_that_is_met_is_not_missed() -> None:
-    assert early_stopping.to_end(policy("average"), {1: [0.5], 2: [0.5], 3: [0.5]}, [1, 2, 3]) == {}
+    assert experiments_to_end(policy("average"), {1: [0.5], 2: [0.5], 3: [0.5]}, [1, 2, 3]) == {}
 
 
 def test_only_running_ones_are_ended() -> None:
-    assert early_stopping.to_end(policy("median", 2), SERIES, [3]).keys() == {3}
-    assert early_stopping.to_end(policy("median", 2), SERIES, []) == {}
+    assert experiments_to_end(policy("median", 2), SERIES, [3]).keys() == {3}
+    assert experiments_to_end(policy("median", 2), SERIES, []) == {}
 
 
 @pytest.mark.parametrize("kind", ["median", "average", "truncation"])
 def test_no_experiment_is_compared_before_the_interval(kind: str) -> None:
     given = policy(kind, 3, **({"percent": 50} if kind == "truncation" else {}))
-    assert early_stopping.to_end(given, {1: [0.0, 0.0], 2: [0.9] * 5, 3: [0.9] * 5}, [1, 2, 3]) == {}
-    assert early_stopping.to_end(given, {1: [0.0] * 3, 2: [0.9] * 5, 3: [0.9] * 5}, [1, 2, 3]).keys() == {1}
+    assert experiments_to_end(given, {1: [0.0, 0.0], 2: [0.9] * 5, 3: [0.9] * 5}, [1, 2, 3]) == {}
+    assert experiments_to_end(given, {1: [0.0] * 3, 2: [0.9] * 5, 3: [0.9] * 5}, [1, 2, 3]).keys() == {1}
 
 
 def test_between_intervals_the_last_interval_counts() -> None:
     """The experiment is compared at its second value: its good third one and later ones of others don't count."""
     given = policy("average", 2)
     series = {1: [0.2, 0.2, 0.99], 2: [0.5, 0.5], 3: [0.5, 0.5, 0.0, 0.0]}
-    assert early_stopping.to_end(given, series, [1]).keys() == {1}
+    assert experiments_to_end(given, series, [1]).keys() == {1}
     series[1] = [0.2, 0.6, 0.0]
-    assert early_stopping.to_end(given, series, [1]) == {}
+    assert experiments_to_end(given, series, [1]) == {}
 
 
 def test_only_experiments_with_as_many_values_are_compared() -> None:
     given = policy("median", 2)
-    assert early_stopping.to_end(given, {1: [0.1, 0.1], 2: [0.9]}, [1, 2]) == {}
-    assert early_stopping.to_end(given, {1: [0.1, 0.1], 2: [0.9], 3: [0.05, 0.05]}, [1, 2, 3]).keys() == {3}
+    assert experiments_to_end(given, {1: [0.1, 0.1], 2: [0.9]}, [1, 2]) == {}
+    assert experiments_to_end(given, {1: [0.1, 0.1], 2: [0.9], 3: [0.05, 0.05]}, [1, 2, 3]).keys() == {3}
 
 
 @pytest.mark.parametrize("kind", ["median", "average", "truncation"])
 def test_a_single_experiment_is_never_ended(kind: str) -> None:
     given = policy(kind, **({"percent": 90} if kind == "truncation" else {}))
-    assert early_stopping.to_end(given, {1: [0.1]}, [1]) == {}
+    assert experiments_to_end(given, {1: [0.1]}, [1]) == {}
 
 
 def test_truncation_leaves_at_least_one() -> None:
     given = policy("truncation", percent=99)
     series = {n: [n / 10] for n in range(1, 5)}
-    assert 4 not in early_stopping.to_end(given, series, list(series))
+    assert 4 not in experiments_to_end(given, series, list(series))
 
 
-def test_the_reason_names_the_compared_values() -> None:
-    words = early_stopping.to_end(policy("average", 2), SERIES, [4])[4]
+def test_the_reason_says_what_was_compared() -> None:
+    words = experiments_to_end(policy("average", 2), SERIES, [4])[4]
     assert words.startswith("Early stopping: accuracy 0.2 after 2")
     assert words.endswith("average 0.5")
 

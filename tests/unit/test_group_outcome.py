@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from polylocal.polyaxonfile import HPTuning
-from polylocal.runner.group_outcome import Ended, metrics, outcome
+from polylocal.runner.group_outcome import FinishedGroup, metrics, outcome
 
 MATRIX = {"matrix": {"lr": {"values": [1, 2]}}}
 METRIC = {"name": "loss", "optimization": "minimize"}
@@ -20,7 +20,7 @@ EARLY = {**MATRIX, "early_stopping": [{"metric": "accuracy", "value": 0.9}]}
 
 
 def ended(tuning: dict[str, Any], counts: dict[str, int], *reported: str, **more: Any) -> tuple[str, str]:
-    found = outcome(HPTuning.model_validate(tuning), Ended(counts, dict.fromkeys(reported, True), **more))
+    found = outcome(HPTuning.model_validate(tuning), FinishedGroup(counts, dict.fromkeys(reported, True), **more))
     return str(found.status), found.message
 
 
@@ -60,7 +60,7 @@ def test_a_search_whose_metric_no_experiment_reported(tuning: dict[str, Any]) ->
 
 
 def test_a_search_in_which_every_value_that_it_compares_is_nan() -> None:
-    found = outcome(HPTuning.model_validate(BAND), Ended({"succeeded": 3}, {"loss": False}))
+    found = outcome(HPTuning.model_validate(BAND), FinishedGroup({"succeeded": 3}, {"loss": False}))
     wanted = "No experiment ended with a finite value of the metric `loss`: 3 succeeded"
     assert (found.status, found.message) == ("failed", wanted)
 
@@ -89,9 +89,9 @@ def test_the_limit_is_at_least_one(number: object) -> None:
 
 
 def test_the_details_say_why() -> None:
-    found = outcome(HPTuning.model_validate(MATRIX), Ended({"failed": 2}, build="root.p.builds.1"))
+    found = outcome(HPTuning.model_validate(MATRIX), FinishedGroup({"failed": 2}, build="root.p.builds.1"))
     assert found.details == {"reason": "build", "experiments": 2, "failed": 2, "build_job": "root.p.builds.1"}
-    found = outcome(HPTuning.model_validate(BO), Ended({"succeeded": 2}))
+    found = outcome(HPTuning.model_validate(BO), FinishedGroup({"succeeded": 2}))
     assert found.details == {"reason": "metric", "experiments": 2, "failed": 0}
 
 

@@ -8,11 +8,8 @@ from collections.abc import Mapping
 import pytest
 
 from polylocal.api import app, streams
-from polylocal.api.kinds import TRAITS
-from polylocal.api.run_objects import VALUES
-from polylocal.api.server_programs import PROGRAMS
-from polylocal.api.shapes.runs import SHAPES
-from polylocal.planning.servers import PORTS
+from polylocal.api.shapes import runs as shapes
+from polylocal.planning.container import SERVER_PORTS
 from polylocal.polyaxonfile.specification import MODELS
 from polylocal.runner import outcome
 from polylocal.runner.building import BuildWork
@@ -48,7 +45,7 @@ def test_a_kind_has_its_entry(kind: Kind, name: str, table: Mapping[Kind, object
 @pytest.mark.parametrize("kind", CARRIED_OUT)
 def test_a_server_has_a_port_and_takes_no_slot(kind: Kind) -> None:
     is_server = isinstance(WORKS[kind], ServerWork)
-    assert (kind.is_server, kind in PORTS, not kind.takes_slot) == (is_server, is_server, is_server)
+    assert (kind.is_server, kind in SERVER_PORTS, not kind.takes_slot) == (is_server, is_server, is_server)
 
 
 @pytest.mark.parametrize("kind", CARRIED_OUT)

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from polylocal.engine.plan import ContainerPlan, Mount
-from polylocal.planning import servers
-from polylocal.planning.container import Surroundings, outputs_path, plan
+from polylocal.planning.container import Surroundings, outputs_path, plan, server_command
 from polylocal.polyaxonfile import Specification, parse
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
@@ -52,7 +51,7 @@ BOARD = replace(AROUND, watched=(Path("/home/me/outputs/root/p"), PurePosixPath(
 
 @pytest.mark.parametrize(("backend", "flavour"), [(None, "notebook"), ("notebook", "notebook"), ("lab", "lab")])
 def test_a_notebook_listens_under_its_path(backend: str | None, flavour: str) -> None:
-    line = servers.command(run(Kind.NOTEBOOK), specification(Kind.NOTEBOOK, backend=backend), None)
+    line = server_command(run(Kind.NOTEBOOK), specification(Kind.NOTEBOOK, backend=backend), None)
     assert line.startswith("cd /code && ")
     started = line.rpartition("exec ")[2].split()
     assert started[:2] == ["jupyter", flavour]
@@ -60,8 +59,8 @@ def test_a_notebook_listens_under_its_path(backend: str | None, flavour: str) ->
     assert {"--NotebookApp.base_url=/notebook/root/p/", "--ServerApp.base_url=/notebook/root/p/"} <= set(started)
 
 
-def test_a_tensorboard_shows_the_given_folders() -> None:
-    line = servers.command(run(Kind.TENSORBOARD), specification(Kind.TENSORBOARD), PurePosixPath("/plx-outputs/root/p"))
+def test_a_tensorboard_shows_what_it_is_told() -> None:
+    line = server_command(run(Kind.TENSORBOARD), specification(Kind.TENSORBOARD), PurePosixPath("/plx-outputs/root/p"))
     assert line.endswith("exec tensorboard --logdir /plx-outputs/root/p --host 0.0.0.0 --port 6006")
 
 
@@ -76,7 +75,7 @@ def test_a_tensorboard_shows_the_given_folders() -> None:
 def test_an_image_without_the_program_prints_advice(
     tmp_path: Path, kind: Kind, more: dict[str, Any], words: str
 ) -> None:
-    line = servers.command(run(kind), specification(kind, **more), PurePosixPath("/x")).removeprefix("cd /code && ")
+    line = server_command(run(kind), specification(kind, **more), PurePosixPath("/x")).removeprefix("cd /code && ")
     done = subprocess.run(
         ["/bin/sh", "-c", line], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False, timeout=60
     )
@@ -88,7 +87,7 @@ def test_the_program_takes_the_place_of_the_shell_with_its_arguments_whole(tmp_p
     program = tmp_path / "tensorboard"
     program.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
     program.chmod(0o755)
-    line = servers.command(run(Kind.TENSORBOARD), specification(Kind.TENSORBOARD), PurePosixPath("/a b/$HOME"))
+    line = server_command(run(Kind.TENSORBOARD), specification(Kind.TENSORBOARD), PurePosixPath("/a b/$HOME"))
     done = subprocess.run(
         ["/bin/sh", "-c", line], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True, timeout=60
     )
