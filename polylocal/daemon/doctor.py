@@ -1,4 +1,4 @@
-"""Checks this machine, and says how to fix each problem."""
+"""Checks this machine and proposes a fix for each problem."""
 
 import shutil
 import socket
@@ -15,6 +15,7 @@ from polylocal.api import origins
 from polylocal.daemon import home_lock, web_server
 from polylocal.daemon.engine_setup import engine_at
 from polylocal.engine.base import Engine
+from polylocal.engine.diagnosis import Diagnosis, Isolation
 from polylocal.engine.host import EngineInfo, Host
 from polylocal.engine.images import Images
 from polylocal.engine.opening import Report, find_engine, registry_problems
@@ -24,7 +25,6 @@ from polylocal.git import command
 from polylocal.settings import Settings
 
 BASE_IMAGE = "python:3.11-slim"
-OLDEST_API = (1, 40)  # Docker Engine 19.03; host-gateway and device requests need it or newer versions
 LITTLE_DISK_MIB = 5 * 1024
 MUCH_SKEW_S = 30.0
 _HELPER_S = 2.0  # seconds to wait for a credential helper
@@ -77,10 +77,15 @@ def _home(settings: Settings) -> Finding:
     existing = next(path for path in (root, *root.parents) if path.exists())
     if not _is_writable(existing):
         return Finding("home", "problem", f"{existing} can't be written", "Choose another folder with --home.")
+    return _space("home", root, existing, "Free some space, or move it with --home.")
+
+
+def _space(subject: str, folder: Path, existing: Path, fix: str) -> Finding:
+    """`existing`: the folder, or its parent on the same disk."""
     free = shutil.disk_usage(existing).free / 2**20
     if free < LITTLE_DISK_MIB:
-        return Finding("home", "problem", f"{root}: {free:.0f} MiB free", "Make room, or move it with --home.")
-    return Finding("home", "ok", f"{root}, {free / 1024:.0f} GiB free")
+        return Finding(subject, "problem", f"{folder}: {free:.0f} MiB free", fix)
+    return Finding(subject, "ok", f"{folder}, {free / 1024:.0f} GiB free")
 
 
 def _data(settings: Settings) -> Iterator[Finding]:
@@ -94,7 +99,7 @@ def _data(settings: Settings) -> Iterator[Finding]:
         words += ["read-only"] if folder.read_only else []
         message = f"{folder.path} is {folder.target(name)} {', '.join(words)}"
         if folder.path in (settings.home, *settings.home.parents) or settings.home in folder.path.parents:
-            hint = f"Name a folder beside the home folder in {settings.folders.settings}."
+            hint = f"Name a folder outside the home folder in {settings.folders.settings}."
             yield Finding(subject, "note", f"{message}; runs read polylocal's home folder in it, with secrets", hint)
         else:
             yield Finding(subject, "ok", message)
@@ -154,24 +159,23 @@ def _engine(report: Report) -> Finding:
 
 def _of_engine(engine: Engine, settings: Settings) -> Iterator[Finding]:
     try:
-        info = engine.info()
-        yield _api(info)
+        info, isolation = engine.info(), engine.isolation()
+        yield _version(engine, info)
         yield _builder(engine, settings)
         yield _disk(info)
-        yield _base_image(engine, settings)
+        yield _base_image(engine, settings, info)
         yield _gpus(engine)
         yield _clock(engine)
-        yield _network(engine, settings, info)
-        yield _pages(engine, settings, info)
+        yield _network(engine, settings, info, isolation)
+        yield _pages(engine, settings, info, isolation)
     finally:
         engine.close()
 
 
-def _api(info: EngineInfo) -> Finding:
+def _version(engine: Diagnosis, info: EngineInfo) -> Finding:
     what = f"{info.name} {info.version}, API {info.api_version}, {info.cpus} cores, {info.memory_mib:.0f} MiB"
-    if tuple(map(int, info.api_version.split("."))) < OLDEST_API:
-        oldest = ".".join(map(str, OLDEST_API))
-        return Finding("engine version", "problem", f"{what}; at least API {oldest} is needed", "Update the engine.")
+    if problem := engine.unsupported():
+        return Finding("engine version", "problem", f"{what}; {problem}", "Update the engine.")
     return Finding("engine version", "ok", what + (", rootless" if info.is_rootless else ""))
 
 
@@ -184,32 +188,26 @@ def _builder(engine: Host, settings: Settings) -> Finding:
 
 
 def _disk(info: EngineInfo) -> Finding:
-    if info.is_desktop or not Path(info.root).exists():
-        return Finding("engine disk", "note", f"{info.root} can't be seen from here")
-    free = shutil.disk_usage(info.root).free / 2**20
-    if free < LITTLE_DISK_MIB:
-        return Finding("engine disk", "problem", f"{info.root}: {free:.0f} MiB free", "Remove images you don't need.")
-    return Finding("engine disk", "ok", f"{info.root}, {free / 1024:.0f} GiB free")
+    root = Path(info.root)
+    if info.is_desktop or not root.exists():
+        return Finding("engine disk", "note", f"{root} is not visible from here")
+    return _space("engine disk", root, root, "Remove images that you don't need.")
 
 
-def _base_image(engine: Images, settings: Settings) -> Finding:
+def _base_image(engine: Images, settings: Settings, info: EngineInfo) -> Finding:
     if engine.image_id(BASE_IMAGE):
         return Finding("base image", "ok", f"{BASE_IMAGE} is here")
     fallback = settings.image_fallbacks.get(BASE_IMAGE)
     if fallback and engine.image_id(fallback):
         return Finding("base image", "ok", f"{BASE_IMAGE} is missing; the local {fallback} stands in for it")
-    return Finding(
-        "base image",
-        "note",
-        f"{BASE_IMAGE} is missing; it is pulled when a build needs it",
-        "docker pull " + BASE_IMAGE,
-    )
+    message = f"{BASE_IMAGE} is missing; it is pulled when a build needs it"
+    return Finding("base image", "note", message, f"{info.name.lower()} pull {BASE_IMAGE}")
 
 
 def _gpus(engine: Host) -> Finding:
     found = engine.gpus()
     if found.count is None:
-        return Finding("gpus", "note", "the engine is on another machine: its GPUs can't be counted from here")
+        return Finding("gpus", "note", "the engine is on another machine, so its GPUs can't be counted from here")
     if found.count:
         cards_here = f"{found.count} NVIDIA card{'s' if found.count > 1 else ''}"
         return Finding("gpus", "ok", f"{cards_here}; runs get them by environment.resources.gpu")
@@ -223,28 +221,24 @@ def _clock(engine: Host) -> Finding:
     return Finding("clock", "ok", f"the engine's clock agrees within {skew_s:.1f} s")
 
 
-def _network(engine: Host, settings: Settings, info: EngineInfo) -> Finding:
+def _network(engine: Host, settings: Settings, info: EngineInfo, isolation: Isolation) -> Finding:
     if settings.network != OWN_NETWORK:
         return _other_network(engine, settings)
-    if info.name == "Podman":
-        return Finding("network", "note", f"Podman's own; {_OPEN}")
-    try:
-        is_there = engine.own_network()
-    except EngineError as error:
-        return Finding("network", "problem", str(error), f"Type: docker network rm {OWN_NETWORK}")
-    if is_there and _filters_bridges(info) is False:
-        problem = f"{OWN_NETWORK} is there, but the kernel does not filter between containers: {_OPEN}"
-        return Finding("network", "problem", problem, f"Type: sysctl -w {_BRIDGE_FILTER.replace('/', '.')}=1")
-    reached = f"runs reach the API on {engine.gateway(OWN_NETWORK)}" if is_there else "it is made by the first start"
+    if not isolation.is_supported:
+        return Finding("network", "note", f"{info.name}'s own; {_OPEN}")
+    if isolation.problem:
+        return Finding("network", "problem", isolation.problem, isolation.fix)
+    gateway = engine.gateway(OWN_NETWORK) if isolation.exists else None
+    reached = f"runs reach the API on {gateway}" if isolation.exists else "the first start creates it"
     return Finding("network", "ok", f"{OWN_NETWORK}, on which runs can't reach each other; {reached}")
 
 
-def _pages(engine: Host, settings: Settings, info: EngineInfo) -> Finding:
+def _pages(engine: Host, settings: Settings, info: EngineInfo, isolation: Isolation) -> Finding:
     """Whether the pages of notebooks and tensorboards are isolated from each other and from the API's session."""
     lost = []
     if not origins.is_reachable("127.0.0.1", settings.host):
         lost.append(f"the daemon listens on {settings.host} only: all pages share one origin, and can use each other")
-    if info.is_rootless or info.is_desktop or not _reaches_containers(engine, settings, info):
+    if info.is_rootless or info.is_desktop or not _reaches_containers(engine, settings, isolation):
         lost.append(
             "this machine does not reach the addresses of containers: their ports are published on 127.0.0.1, and a"
             " browser sends them the session's cookie"
@@ -254,9 +248,9 @@ def _pages(engine: Host, settings: Settings, info: EngineInfo) -> Finding:
     return Finding("pages", "ok", "each notebook and tensorboard has an origin of its own below localhost")
 
 
-def _reaches_containers(engine: Host, settings: Settings, info: EngineInfo) -> bool:
+def _reaches_containers(engine: Host, settings: Settings, isolation: Isolation) -> bool:
     network = settings.network
-    if network == OWN_NETWORK and info.name != "Podman" and not engine.own_network():
+    if network == OWN_NETWORK and not isolation.exists:
         network = "bridge"  # the first start creates a network of the same kind
     try:
         return web_server.reaches(engine, network)
@@ -265,7 +259,6 @@ def _reaches_containers(engine: Host, settings: Settings, info: EngineInfo) -> b
 
 
 _OPEN = "runs can reach each other, and whatever listens in one is open to the others"
-_BRIDGE_FILTER = "net/bridge/bridge-nf-call-iptables"
 
 
 def _other_network(engine: Host, settings: Settings) -> Finding:
@@ -280,14 +273,3 @@ def _other_network(engine: Host, settings: Settings) -> Finding:
         f"runs reach the API on {gateway}" if gateway else "it has no gateway: runs reach the API by the host's name"
     )
     return Finding("network", "note", f"{settings.network}, {reached}; {_OPEN}", hint)
-
-
-def _filters_bridges(info: EngineInfo) -> bool | None:
-    """Whether the kernel filters traffic between containers of one bridge; None: unknown."""
-    if info.is_desktop or info.is_rootless or not info.address.startswith("unix://"):
-        return None
-    setting = Path("/proc/sys") / _BRIDGE_FILTER
-    try:
-        return setting.read_text().strip() == "1"
-    except OSError:
-        return None  # no such kernel module, or another system

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from fake_engine.containers import FakeContainer, FakeContainers
+from polylocal.engine.diagnosis import Isolation
 from polylocal.engine.host import EngineInfo, GpuSupport
 from polylocal.engine.machine import Machine
 
@@ -65,6 +66,12 @@ class FakeEngine(FakeContainers):
     def gateway(self, network: str) -> str | None:
         self._answer()
         return None
+
+    def unsupported(self) -> str:
+        return ""
+
+    def isolation(self) -> Isolation:
+        return Isolation(exists=self.own_network())
 
     def close(self) -> None:
         self.cut()

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from polylocal.daemon import doctor
-from polylocal.engine.host import EngineInfo, Host
+from polylocal.engine.docker import diagnosis
+from polylocal.engine.docker.diagnosis import DockerDiagnosis
+from polylocal.engine.host import EngineInfo
 from polylocal.engine.plan import OWN_NETWORK
 from polylocal.errors import ContainerMissing, EngineError
 from polylocal.settings import load
 
 
-class Engine:
-    def __init__(self, own: bool | EngineError = True) -> None:
+class Engine(DockerDiagnosis):
+    is_local = True
+
+    def __init__(self, own: bool | EngineError, name: str) -> None:
         self._own = own
+        self._about = EngineInfo(name, "28", "1.48", "unix:///run/docker.sock", 2, 1024.0, "/", False, False)
 
     def own_network(self) -> bool:
         if isinstance(self._own, EngineError):
@@ -30,8 +35,8 @@ class Engine:
 
 
 def finding(tmp_path: Path, own: bool | EngineError = True, name: str = "Docker", **settings: Any) -> doctor.Finding:
-    info = EngineInfo(name, "28", "1.48", "unix:///run/docker.sock", 2, 1024.0, "/", False, False)
-    return doctor._network(cast(Host, Engine(own)), load(home=tmp_path, **settings), info)
+    engine = Engine(own, name)
+    return doctor._network(engine, load(home=tmp_path, **settings), engine.known(), engine.isolation())
 
 
 @pytest.fixture
@@ -39,7 +44,7 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file that tells whether the kernel filters traffic between the ports of a bridge."""
     path = tmp_path / "bridge-nf-call-iptables"
     path.write_text("1\n")
-    monkeypatch.setattr(doctor, "_BRIDGE_FILTER", str(path))
+    monkeypatch.setattr(diagnosis, "_BRIDGE_FILTER", str(path))
     return path
 
 

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 import pytest
 
 from polylocal.api import app, streams
-from polylocal.api.shapes import runs as shapes
+from polylocal.api.kinds import TRAITS
+from polylocal.api.run_objects import VALUES
+from polylocal.api.server_programs import PROGRAMS
+from polylocal.api.shapes.runs import SHAPES
 from polylocal.planning.container import SERVER_PORTS
 from polylocal.polyaxonfile.specification import MODELS
 from polylocal.runner import outcome

@@ -183,7 +183,7 @@ def read_settings() -> ClientSettings:
 
 
 def credential_problems(timeout_s: float) -> Sequence[str]:
-    """The problems of the configuration of Docker's command line. Asks each credential helper once."""
+    """Sentences about registry credentials that can't be used. Asks each credential helper once, for `timeout_s`."""
     credentials = Credentials(read_settings(), timeout_s)
     credentials.get_all_credentials()
     return credentials.problems

@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 from polylocal.engine.docker.connection import Connection
 from polylocal.engine.docker.containers import DockerContainers
+from polylocal.engine.docker.diagnosis import DockerDiagnosis
 from polylocal.engine.docker.host import DockerHost
 from polylocal.engine.docker.images import DockerImages
 
 
-class DockerEngine(DockerImages, DockerContainers, DockerHost):
+class DockerEngine(DockerImages, DockerContainers, DockerDiagnosis):
     """See `engine.base.Engine` for the contract. `address` is as in DOCKER_HOST."""
 
     def __init__(
@@ -25,7 +26,8 @@ class DockerEngine(DockerImages, DockerContainers, DockerHost):
         """Connects at the first call.
 
         `node`: the name of the engine's machine; "" is that of this machine. `uses_proxy`: reach the engine through the
-        proxy that the environment names. `observe` gets each call of the engine with its seconds.
+        proxy that the environment names. `pull_timeout_s`: a pull ends after this time without progress. `observe` gets
+        each call of the engine with its seconds.
         """
         self.address = address
         connection = Connection(address, observe, uses_proxy=uses_proxy)

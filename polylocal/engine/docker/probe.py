@@ -90,9 +90,9 @@ def probe(
     timeout_s: float = 3.0,
     connect: Connect | None = None,
 ) -> Report:
-    """Try the candidates in order and stop at the first that answers.
+    """Try the candidates in order and stop at the first that answers. `timeout_s`: for one address.
 
-    If `explicit` or DOCKER_HOST names an address, only this one is tried: work must never land on another engine.
+    If `explicit` or DOCKER_HOST names an address, only this one is tried: work must never reach another engine.
     """
     environ = os.environ if environ is None else environ
     home = Path(environ.get("HOME") or os.path.expanduser("~")) if home is None else home
