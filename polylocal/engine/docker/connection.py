@@ -7,7 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -49,24 +49,27 @@ class Connection:
         """The client that all short calls share. Raises EngineUnreachable."""
         with self._connecting:
             if self._client is None:
-                self._client = self._made(CALL_TIMEOUT_S, Client)
+                self._client = self._new(CALL_TIMEOUT_S, Client)
             return self._client
 
     @contextmanager
+    def call(self) -> Iterator[Client]:
+        """The shared client, for a short call. Errors are those of the contract."""
+        with translated():
+            yield self.client()
+
+    @contextmanager
     def new_client(self, timeout_s: float | None, cls: type[C]) -> Iterator[C]:
-        """A client for one call that holds its connection for long (docker-py#2477). Raises EngineUnreachable."""
-        client = self._made(timeout_s, cls)
-        try:
+        """A client for one long call (docker-py#2477). Errors are those of the contract."""
+        with translated(), closing(self._new(timeout_s, cls)) as client:
             yield client
-        finally:
-            client.close()
 
     def close(self) -> None:
         client, self._client = self._client, None
         if client:
             client.close()
 
-    def _made(self, timeout_s: float | None, cls: type[C]) -> C:
+    def _new(self, timeout_s: float | None, cls: type[C]) -> C:
         # Without `version` the client negotiates it. A fixed one breaks on older and on much newer engines (moby 29).
         tls = kwargs_from_env().get("tls") if self.address.startswith(("tcp://", "https://")) else None
         try:

@@ -74,44 +74,42 @@ class DockerContainers:
         return adopted
 
     def has_file(self, container_id: str, path: str) -> bool:
-        with translated():
-            return archives.has(self._connection.client(), container_id, path)
+        with self._connection.call() as client:
+            return archives.has(client, container_id, path)
 
     def read_file(self, container_id: str, path: str, most_bytes: int) -> bytes | None:
-        with translated():
-            return archives.beginning(self._connection.client(), container_id, path, most_bytes)
+        with self._connection.call() as client:
+            return archives.beginning(client, container_id, path, most_bytes)
 
     def open_folder(self, container_id: str, path: PurePosixPath) -> bool:
-        with translated():
-            client = self._connection.client()
+        with self._connection.call() as client:
             folder = archives.first_member(client, container_id, path)
             if folder is None or not folder.isdir() or folder.mode & _ANYBODY_WRITES:
                 return False
             return archives.set_mode(client, container_id, path, folder, 0o777)
 
     def start(self, container_id: str) -> None:
-        with translated():
-            self._connection.client().start(container_id)
+        with self._connection.call() as client:
+            client.start(container_id)
 
     def attach(self, container_id: str) -> Attached:
-        with translated():
+        with self._connection.call() as client:
             params = {"stdout": 1, "stderr": 1, "stream": 1}
-            return Attached(self._connection.client().attach_socket(container_id, params=params))
+            return Attached(client.attach_socket(container_id, params=params))
 
     def logs(self, container_id: str, *, follow: bool, tail: int | None = None) -> Stored:
         params = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow), "tail": tail or "all"}
         timeout_s = (CALL_TIMEOUT_S, None if follow else CALL_TIMEOUT_S)
-        with translated():
+        with self._connection.call() as client:
             # docker-py's logs() does not say which stream a piece is from, and ends silently at a cut connection
-            client = self._connection.client()
             url = f"{client.base_url}/v{client.api_version}/containers/{container_id}/logs"
             response = client.get(url, params=params, stream=True, timeout=timeout_s)
             response.raise_for_status()
         return Stored(response)
 
     def inspect(self, container_id: str) -> ContainerState:
-        with translated():
-            found = self._connection.client().inspect_container(container_id)
+        with self._connection.call() as client:
+            found = client.inspect_container(container_id)
         state = found["State"]
         return ContainerState(
             id=found["Id"],
@@ -135,8 +133,7 @@ class DockerContainers:
         return started < engine_started_at <= finished + _RESTORE
 
     def usage(self, container_id: str) -> Usage | None:
-        with translated():
-            client = self._connection.client()
+        with self._connection.call() as client:
             # `one-shot` returns a sample at once; without it the engine waits a second for a second sample
             url = f"{client.base_url}/v{client.api_version}/containers/{container_id}/stats"
             answer = client.get(url, params={"stream": 0, "one-shot": 1}, timeout=CALL_TIMEOUT_S)
@@ -161,8 +158,7 @@ class DockerContainers:
     def _execute(self, container_id: str, command: Sequence[str], user: str = "") -> str:
         """Run a command in a running container, and return its output. The container may end with the command."""
         until = time.monotonic() + TELL_S
-        with translated():
-            client = self._connection.client()
+        with self._connection.call() as client:
             made: str = client.exec_create(container_id, list(command), stderr=False, user=user, workdir="/")["Id"]
             # docker-py would read without a time limit
             with Attached(client.exec_start(made, socket=True)) as stream:
@@ -178,8 +174,8 @@ class DockerContainers:
     def wait(self, container_id: str, timeout_s: float) -> bool:
         until = time.monotonic() + timeout_s
         try:
-            with translated():
-                self._connection.client().wait(container_id, timeout=max(timeout_s, _SHORTEST_S))
+            with self._connection.call() as client:
+                client.wait(container_id, timeout=max(timeout_s, _SHORTEST_S))
         except ContainerMissing:
             return True
         except EngineUnreachable:  # docker-py's time limit looks like an engine that does not answer (docker-py#1966)
@@ -196,20 +192,20 @@ class DockerContainers:
 
     def kill(self, container_id: str) -> None:
         try:
-            with suppress(ContainerMissing), translated():
-                self._connection.client().kill(container_id)
+            with suppress(ContainerMissing), self._connection.call() as client:
+                client.kill(container_id)
         except EngineError:
             if not self._has_ended(container_id):
                 raise
 
     def stop(self, container_id: str, grace_s: float) -> None:
-        with suppress(ContainerMissing), translated():
-            self._connection.client().stop(container_id, timeout=max(0, round(grace_s)))
+        with suppress(ContainerMissing), self._connection.call() as client:
+            client.stop(container_id, timeout=max(0, round(grace_s)))
 
     def remove(self, container_id: str) -> None:
-        with translated():
+        with self._connection.call() as client:
             try:
-                self._connection.client().remove_container(container_id, v=True, force=True)
+                client.remove_container(container_id, v=True, force=True)
             except NotFound:
                 log.debug("container %s was gone already", container_id[:12])
             except APIError as error:
@@ -217,9 +213,9 @@ class DockerContainers:
                     raise
 
     def containers(self, installation: str) -> Sequence[Found]:
-        with translated():
+        with self._connection.call() as client:
             filters = {"label": f"{HOME_LABEL}={installation}"}
-            found = self._connection.client().containers(all=True, filters=filters)
+            found = client.containers(all=True, filters=filters)
         return [
             Found(
                 id=item["Id"],
@@ -235,7 +231,7 @@ class DockerContainers:
     def events(self, installation: str) -> Iterator[Died]:
         filters = {"type": "container", "event": ["die", "kill"], "label": f"{HOME_LABEL}={installation}"}
         signalled = set[str]()
-        with translated(), self._connection.new_client(None, Client) as client:
+        with self._connection.new_client(None, Client) as client:
             for event in client.events(filters=filters, decode=True):
                 container_id, attributes = event["Actor"]["ID"], event["Actor"]["Attributes"]
                 if event["Action"] == "kill":
@@ -249,8 +245,8 @@ class DockerContainers:
         container_id = self.create(plan)
         try:
             self.start(container_id)
-            with translated():  # docker-py does not apply the client's time limit to this call
-                return int(self._connection.client().wait(container_id, timeout=HELPER_S)["StatusCode"])
+            with self._connection.call() as client:  # docker-py does not apply the client's time limit here
+                return int(client.wait(container_id, timeout=HELPER_S)["StatusCode"])
         except EngineUnreachable as error:  # if the engine itself does not answer, the next call says so
             raise EngineError(f"it has not come to its end within {HELPER_S:.0f} s") from error
         finally:

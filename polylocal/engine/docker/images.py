@@ -15,7 +15,7 @@ from polylocal.engine import references
 from polylocal.engine.docker import buildkit, history
 from polylocal.engine.docker.build_log import BuildLog
 from polylocal.engine.docker.client import Client
-from polylocal.engine.docker.connection import CALL_TIMEOUT_S, CUT, Connection, translated
+from polylocal.engine.docker.connection import CALL_TIMEOUT_S, CUT, Connection
 from polylocal.engine.docker.host import DockerHost
 from polylocal.engine.images import BuildRequest, BuildResult, Cancellation, Image, ImageConfig, LocalImage, OnLine
 from polylocal.engine.ledger import NOTHING_BUILT, Ledger, digits
@@ -48,14 +48,14 @@ class DockerImages:
         return f"classic ({about.name} {about.version})"
 
     def platform(self) -> str:
-        with translated():
-            version = self._connection.client().version()
+        with self._connection.call() as client:
+            version = client.version()
         return f"{version['Os']}/{version['Arch']}"
 
     def image_id(self, name: str) -> str | None:
         try:
-            with translated():
-                found: str = self._connection.client().inspect_image(name)["Id"]
+            with self._connection.call() as client:
+                found: str = client.inspect_image(name)["Id"]
         except ImageMissing:
             return None
         return found
@@ -64,8 +64,7 @@ class DockerImages:
         if not references.is_name(name):
             return None
         try:
-            with translated():
-                client = self._connection.client()
+            with self._connection.call() as client:
                 found = client.inspect_image(name)
                 names = [*(found.get("RepoTags") or []), *(found.get("RepoDigests") or [])]
                 if not _is_among(name, names):
@@ -92,8 +91,8 @@ class DockerImages:
     def image_config(self, image: str) -> ImageConfig:
         known = self._configs.get(image)
         if known is None:
-            with translated():
-                found = self._connection.client().inspect_image(image)
+            with self._connection.call() as client:
+                found = client.inspect_image(image)
             known = _config(found)
             if found["Id"] == image:  # a name may belong to another image the next time
                 if len(self._configs) >= _CONFIGS:
@@ -106,7 +105,7 @@ class DockerImages:
             if not anew and self.image(name):
                 return
             repository, tag = references.repository_and_tag(name)
-            with translated(), self._connection.new_client(self._pull_timeout_s, _StreamClient) as client:
+            with self._connection.new_client(self._pull_timeout_s, _StreamClient) as client:
                 events = client.pull(repository, tag=tag, stream=True, decode=True)
                 cancel.on_call(CancellableStream(events, client.response).close)
                 _tell_problems(client, on_line)
@@ -135,7 +134,7 @@ class DockerImages:
             result = self._buildkit.build(request, on_line, cancel)
             return BuildResult(self.image_id(request.tag)) if result.image_id is not None else result
         lines = BuildLog(on_line, self._only_of_builds(request.on_image))
-        with translated(), self._connection.new_client(CALL_TIMEOUT_S, _StreamClient) as client:
+        with self._connection.new_client(CALL_TIMEOUT_S, _StreamClient) as client:
             try:
                 _build_classic(client, request, lines, cancel, on_line)
             except APIError as error:  # refused before the first line: the engine can't parse the Dockerfile
@@ -164,16 +163,16 @@ class DockerImages:
 
     def _is_of_a_build(self, image_id: str) -> bool:
         try:
-            with translated():
-                past = self._connection.client().history(image_id)
+            with self._connection.call() as client:
+                past = client.history(image_id)
         except (ImageMissing, ContainerMissing):  # no such image, or somebody removed it
             return False
         return history.is_made_by_a_build(past)
 
     def remove_image(self, name: str) -> bool:
         try:
-            with translated():
-                self._connection.client().remove_image(name)
+            with self._connection.call() as client:
+                client.remove_image(name)
         except ImageMissing:
             return True
         except EngineError as error:  # a conflict: another image, a user's name or a container needs it
@@ -181,27 +180,27 @@ class DockerImages:
         return True
 
     def images(self, installation: str, ledger: Ledger = NOTHING_BUILT) -> Sequence[Image]:
-        with translated():
+        with self._connection.call() as client:
             # not `df`: it knows which layers are shared, but it measures every volume and container, too
-            found = self._connection.client().images()
+            found = client.images()
         candidates = [image for image in found if history.may_be_ours(image, installation, ledger)]
         return [ours for image in candidates if (ours := self._as_ours(image, installation, ledger))]
 
     def _as_ours(self, image: Mapping[str, Any], installation: str, ledger: Ledger) -> Image | None:
         try:
-            with translated():
-                past = self._connection.client().history(image["Id"])
+            with self._connection.call() as client:
+                past = client.history(image["Id"])
         except ImageMissing:  # somebody removed it
             return None
         return history.as_ours(image, past, installation, ledger)
 
     def image_ids(self) -> Sequence[str]:
-        with translated():
-            return [image["Id"] for image in self._connection.client().images(all=True)]
+        with self._connection.call() as client:
+            return [image["Id"] for image in client.images(all=True)]
 
     def build_containers(self, ledger: Ledger) -> Sequence[str]:
-        with translated():
-            found = self._connection.client().containers(all=True)
+        with self._connection.call() as client:
+            found = client.containers(all=True)
         return [
             item["Id"]
             for item in found
