@@ -92,9 +92,9 @@ class Housekeeping:
         self._in_use.clear()
 
     def _publish(self) -> None:
-        # one publication at a time, in whatever repository: a reader could not tell two apart
-        if self._is_idle("work") and self._publisher.is_due():
-            self._start(self._publisher.work)
+        # one publication at a time, in whatever repository: a reader could not distinguish two
+        if self._is_idle("publish") and self._publisher.is_due():
+            self._start(self._publisher.publish)
 
     def _collect(self) -> None:
         if self.collector.is_due():

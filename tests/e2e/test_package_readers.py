@@ -113,7 +113,7 @@ class RepeatedPublisher:
         made = self.ground.queue()
         self.ground.end(made, 0, package("tool", str(number), content, file_name=name))
         assert self.ground.store.build_lists.publish(made, self.ground.user, again=False)
-        Publisher(self.context).work()
+        Publisher(self.context).publish()
         assert self.ground.again(made).status == 6000
         self._report("published", str(number))
 

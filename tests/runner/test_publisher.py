@@ -63,7 +63,7 @@ class Press:
         """By a daemon that lives for this one look."""
         publisher = Publisher(self.rig.context())
         if publisher.is_due():
-            publisher.work()
+            publisher.publish()
 
     def status(self, *found: BuildList) -> list[int]:
         return [self.ground.again(build_list).status for build_list in found]
@@ -300,7 +300,7 @@ def test_leftovers_go_when_their_time_is_over(press: Press, monkeypatch: pytest.
     for version in ("1", "2"):
         press.waiting(press.wheel("a", version))
         assert publisher.is_due()
-        publisher.work()
+        publisher.publish()
     left = press.folder().with_name(".release.left")
     assert left.is_dir()
     assert not publisher.is_due()
@@ -309,7 +309,7 @@ def test_leftovers_go_when_their_time_is_over(press: Press, monkeypatch: pytest.
     monkeypatch.setattr(time, "time", lambda: now[0] + later)
     monkeypatch.setattr(time, "monotonic", lambda: now[1] + later)
     assert publisher.is_due()
-    publisher.work()
+    publisher.publish()
     assert not left.exists()
     assert not publisher.is_due()
 
