@@ -30,8 +30,8 @@ _TOKEN_KEY = "POLYAXON_SECRET_USER_TOKEN"
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """The parts of a plan that do not follow from the run: paths, addresses and tokens of this machine."""
+class RunEnvironment:
+    """The inputs of a plan that do not follow from the run: paths, addresses and tokens of this machine."""
 
     installation: str
     node: str
@@ -41,10 +41,14 @@ class Surroundings:
     data: Mapping[str, DataFolder]  # the data folders of the run
     api_url: str  # as seen from inside a container
     token: str
-    references: Mapping[str, Sequence[Run]] = field(default_factory=dict)  # {jobs|experiments: runs}; it reads theirs
-    home: Path = Path()  # the folder that the outputs of those are relative to
+    references: Mapping[str, Sequence[Run]] = field(
+        default_factory=dict
+    )  # by jobs or experiments; the run reads their outputs
+    home: Path = Path()  # their outputs are relative to this folder
     work: Path | None = None  # the checkout of a notebook
-    watched: tuple[Path, PurePosixPath] | None = None  # the folder that a tensorboard shows: here, in the container
+    watched: tuple[Path, PurePosixPath] | None = (
+        None  # the folder that a tensorboard shows: its path on the host and in the container
+    )
     server_token: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)  # of the build; empty if its image has them
     secrets: Mapping[str, str] = field(default_factory=dict)
@@ -52,14 +56,14 @@ class Surroundings:
     new_privileges: bool = False
     publishes_port: bool = True  # False: this machine reaches the addresses of containers
     capacity: Capacity | None = None  # limits are cut to it
-    locale: str = ""  # one that the image has, if it lacks the one that it names; "": the image's own
+    locale: str = ""  # replacement for a locale that the image lacks; "": none is needed
 
 
-def plan(run: Run, specification: Specification, image: str, shell: str, around: Surroundings) -> ContainerPlan:
+def plan(run: Run, specification: Specification, image: str, shell: str, inputs: RunEnvironment) -> ContainerPlan:
     """The container of a run that is not a build. Raises ValueError: the run has no command."""
     kind = run.kind
     is_server = kind.is_server
-    serve = server_command(run, specification, around.watched and around.watched[1]) if is_server else None
+    serve = server_command(run, specification, inputs.watched and inputs.watched[1]) if is_server else None
     cmd = serve or specification.command
     if cmd is None:
         raise ValueError(f"a {run.kind} has no command to run")
@@ -67,15 +71,15 @@ def plan(run: Run, specification: Specification, image: str, shell: str, around:
         name=f"{run.container_name}-{run.restarts}" if run.log_start else run.container_name,
         image=image,
         command=commands.arguments(cmd, shell),
-        labels=own_labels(specification.environment.labels or {}) | labels(run, around.installation),
-        env=environment(run, specification, around),
-        mounts=_mounts(run, around),
-        limits=replace(limits(specification.environment.resources, around.capacity), pids=around.pids_limit),
-        network=around.network,
-        direct_hosts=(urlsplit(around.api_url).hostname or "", HOST_OF_DESKTOPS),
+        labels=own_labels(specification.environment.labels or {}) | labels(run, inputs.installation),
+        env=environment(run, specification, inputs),
+        mounts=_mounts(run, inputs),
+        limits=replace(limits(specification.environment.resources, inputs.capacity), pids=inputs.pids_limit),
+        network=inputs.network,
+        direct_hosts=(urlsplit(inputs.api_url).hostname or "", HOST_OF_DESKTOPS),
         port=SERVER_PORTS[kind] if is_server else None,
-        publishes_port=around.publishes_port,
-        new_privileges=around.new_privileges,
+        publishes_port=inputs.publishes_port,
+        new_privileges=inputs.new_privileges,
         entrypoint=termination.entrypoint(shell),
     )
 
@@ -103,22 +107,22 @@ def _start_command(program: str, package: str, arguments: list[str]) -> str:
     return f"command -v {program} >/dev/null || {{ {missing}; exit 127; }}; exec {program} {shlex.join(arguments)}"
 
 
-def _mounts(run: Run, around: Surroundings) -> list[Mount]:
+def _mounts(run: Run, inputs: RunEnvironment) -> list[Mount]:
     mounts = [
-        Mount(around.outputs, outputs_path(run)),
-        Mount(around.handover, HANDOVER, read_only=True),
-        *(Mount(data.path, data.target(name), data.read_only) for name, data in sorted(around.data.items())),
+        Mount(inputs.outputs, outputs_path(run)),
+        Mount(inputs.handover, HANDOVER, read_only=True),
+        *(Mount(data.path, data.target(name), data.read_only) for name, data in sorted(inputs.data.items())),
     ]
-    read = {outputs_path(other): other for runs in around.references.values() for other in runs}
+    read = {outputs_path(other): other for runs in inputs.references.values() for other in runs}
     mounts += [
-        Mount(around.home / (other.outputs or ""), path, read_only=True)
+        Mount(inputs.home / (other.outputs or ""), path, read_only=True)
         for path, other in sorted(read.items())
         if path != outputs_path(run)  # a resumed run writes where its original did
     ]
-    if around.watched:
-        mounts.append(Mount(*around.watched, read_only=True))
-    if around.work:
-        mounts.append(Mount(around.work, CODE))
+    if inputs.watched:
+        mounts.append(Mount(*inputs.watched, read_only=True))
+    if inputs.work:
+        mounts.append(Mount(inputs.work, CODE))
     return mounts
 
 
@@ -167,22 +171,22 @@ def limits(resources: Resources | None, capacity: Capacity | None = None) -> Lim
     )
 
 
-def environment(run: Run, specification: Specification, around: Surroundings) -> dict[str, str]:
+def environment(run: Run, specification: Specification, inputs: RunEnvironment) -> dict[str, str]:
     """The documented environment variables, under the names of all documented versions."""
-    data = {name: str(folder.target(name)) for name, folder in sorted(around.data.items())}
+    data = {name: str(folder.target(name)) for name, folder in sorted(inputs.data.items())}
     return {
-        **locale_variables(around.locale),
-        **around.variables,
+        **locale_variables(inputs.locale),
+        **inputs.variables,
         **specification.environment.variables,
-        **around.secrets,
-        "POLYAXON_API": around.api_url,
-        "POLYAXON_API_HTTP_HOST": around.api_url,
-        "POLYAXON_API_WS_HOST": around.api_url.replace("http", "ws", 1),
+        **inputs.secrets,
+        "POLYAXON_API": inputs.api_url,
+        "POLYAXON_API_HTTP_HOST": inputs.api_url,
+        "POLYAXON_API_WS_HOST": inputs.api_url.replace("http", "ws", 1),
         "POLYAXON_API_VERSION": "v1",
         "POLYAXON_IN_CLUSTER": "true",
         "POLYAXON_IS_MANAGED": "true",
         "POLYAXON_K8S_NAMESPACE": "polylocal",
-        "POLYAXON_K8S_NODE_NAME": around.node,
+        "POLYAXON_K8S_NODE_NAME": inputs.node,
         "POLYAXON_LOG_LEVEL": specification.log_level,
         "POLYAXON_RUN_OUTPUTS_PATH": str(outputs_path(run)),
         "POLYAXON_DATA_PATHS": json.dumps(data),
@@ -191,15 +195,15 @@ def environment(run: Run, specification: Specification, around: Surroundings) ->
         "POLYAXON_PARAMS": json.dumps(specification.params),
         "POLYAXON_INTERNAL_HEADER": "X-POLYAXON-INTERNAL",
         "POLYAXON_INTERNAL_HEADER_SERVICE": "runner",
-        "POLYAXON_USER_TOKEN": around.token,
-        "POLYAXON_SECRET_USER_TOKEN": around.token,
+        "POLYAXON_USER_TOKEN": inputs.token,
+        "POLYAXON_SECRET_USER_TOKEN": inputs.token,
         f"POLYAXON_{run.kind.upper()}_INFO": json.dumps(info(run)),
         **_task_variables(run),
-        **_of_references(around),
-        **({"JUPYTER_TOKEN": around.server_token} if around.server_token else {}),
+        **_of_references(inputs),
+        **({"JUPYTER_TOKEN": inputs.server_token} if inputs.server_token else {}),
         **(
             {}
-            if amounts.gpus(specification.environment.resources, around.capacity)
+            if amounts.gpus(specification.environment.resources, inputs.capacity)
             else {"NVIDIA_VISIBLE_DEVICES": "none"}
         ),
     }
@@ -224,8 +228,8 @@ def info(run: Run) -> dict[str, str]:
     }
 
 
-def _of_references(around: Surroundings) -> dict[str, str]:
-    paths = {word: [str(outputs_path(run)) for run in runs] for word, runs in around.references.items() if runs}
+def _of_references(inputs: RunEnvironment) -> dict[str, str]:
+    paths = {word: [str(outputs_path(run)) for run in runs] for word, runs in inputs.references.items() if runs}
     return {"POLYAXON_REFS_OUTPUTS_PATHS": json.dumps(paths)} if paths else {}
 
 

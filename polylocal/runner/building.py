@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from polylocal.engine.images import BuildRequest, BuildResult
 from polylocal.engine.plan import IMAGE_LABEL
@@ -29,25 +29,22 @@ from polylocal.runner.outcome import Outcome
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.statuses import Status
 from polylocal.store.rows import Run
-from polylocal.system.cancellation import Cancel, Cancelled, cancelled_by
+from polylocal.system.cancellation import Cancelled, cancelled_by
 
 log = logging.getLogger(__name__)
 
-MOST_REQUIREMENTS = 4 << 20  # bytes of a requirements file that is read for the files that it includes
-AGAIN_S = 3.0  # the time in which an ending engine is gone
-# failures of the engine itself, which no line of a Dockerfile can cause
-_OF_THE_ENGINE = re.compile(
+MAX_REQUIREMENTS = 4 << 20  # bytes of a requirements file that is read for the files that it includes
+ENGINE_END_S = 3.0  # an engine that is ending is gone after this time
+# errors of the engine itself, which no line of a Dockerfile can cause
+_ENGINE_ERROR = re.compile(
     r"(?!.*returned a non-zero code).*(libnetwork|of sandbox|containerd|shim|transport is closing|ttrpc|grpc)",
     re.IGNORECASE | re.DOTALL,
 )
-
 _PLAIN_USER = re.compile(r"(?!(root|0)(:|$))[\w.-]+(:[\w.-]+)?", re.ASCII)
-
-Patiently = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class _Images:
+class _ResolvedImages:
     """The Dockerfile with its base images, and the projects whose code is in them. `problem`: why it can't be built."""
 
     text: str = ""
@@ -82,13 +79,21 @@ class BuildWork(Work):
 
 
 class BuildOperation:
+    """Builds the image of one run. Every call takes place on the thread of the run, except `stop`."""
+
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
+        self._context = execution.context
+        self._cancel = execution.cancel
 
     def __call__(self) -> None:
         execution = self._execution
         execution.start_clock()
-        result = make_image(execution.run, execution.context, execution.cancel, execution.patiently)
+        try:
+            with cancelled_by(self._cancel):
+                result = self._make_image(execution.run)
+        except Cancelled:
+            result = None
         if result is None or execution.is_stopping:
             self.finish(execution.stopped())
         elif result.image_id is None:
@@ -104,95 +109,141 @@ class BuildOperation:
         if self._execution.end(end, recorded) is not None:
             log.info("run=%s %s: %s", self._execution.run.label, end.status, end.message)
 
-
-def make_image(run: Run, context: RunnerContext, cancel: Cancel, patiently: Patiently) -> BuildResult | None:
-    """Build the image of a run. Returns None if it was stopped. Raises StoreError."""
-    try:
-        with cancelled_by(cancel):
-            return _make_image(run, context, cancel, patiently)
-    except Cancelled:
-        return None
-
-
-def _make_image(run: Run, context: RunnerContext, cancel: Cancel, patiently: Patiently) -> BuildResult | None:
-    store, tag = context.store.runs, container.image_name(run)
-    taken_up = run.status not in (Status.CREATED, Status.UNSCHEDULABLE)
-    specification = run.specification
-    try:
-        secrets = context.secrets(run, specification)
-    except NotFound as error:
-        return BuildResult(None, str(error))
-    mask = Mask(secrets.values())
-
-    def hide(line: bytes) -> bytes:
-        return mask.hide(line.replace(dockerfile.TAKE_SECRETS.encode(), b""))
-
-    with LogWriter(context.log_path(run), context.log_grew, max_mib=context.settings.max_log_mib, hide=hide) as writer:
-        if not taken_up:
-            store.transition(run, Status.SCHEDULED, recorded={"node": context.engine.node})
-        else:
-            found = patiently(lambda: context.engine.image_id(tag))
-            if found and context.store.built_images.knows(run, found):
-                # the image was built, but the daemon ended before it recorded that
-                context.store.built_images.complete(run, found)
-                return BuildResult(found)
-            writer.write_message("polylocal: the daemon was restarted, building again")
-        store.transition(run, Status.BUILDING, "Preparing the build context")
+    def _make_image(self, run: Run) -> BuildResult | None:
+        """Build the image, or find it if an earlier daemon has built it. None: it was stopped. Raises Cancelled."""
+        context = self._context
         try:
-            recipe = _recipe(run, context)
+            secrets = context.secrets(run, run.specification)
+        except NotFound as error:
+            return BuildResult(None, str(error))
+        mask = Mask(secrets.values())
+
+        def hide(line: bytes) -> bytes:
+            return mask.hide(line.replace(dockerfile.TAKE_SECRETS.encode(), b""))
+
+        max_mib = context.settings.max_log_mib
+        with LogWriter(context.log_path(run), context.log_grew, max_mib=max_mib, hide=hide) as writer:
+            if run.status in (Status.CREATED, Status.UNSCHEDULABLE):
+                context.store.runs.transition(run, Status.SCHEDULED, recorded={"node": context.engine.node})
+            else:
+                found = self._execution.patiently(lambda: context.engine.image_id(container.image_name(run)))
+                if found and context.store.built_images.knows(run, found):
+                    # the image was built, but the daemon ended before it recorded that
+                    context.store.built_images.complete(run, found)
+                    return BuildResult(found)
+                writer.write_message("polylocal: the daemon was restarted, building again")
+            result = self._build_with_log(run, secrets, writer)
+            return result and replace(result, error=_hide(result.error, hide), step=_hide(result.step, hide))
+
+    def _build_with_log(self, run: Run, secrets: Mapping[str, str], writer: LogWriter) -> BuildResult | None:
+        runs, patiently = self._context.store.runs, self._execution.patiently
+        runs.transition(run, Status.BUILDING, "Preparing the build context")
+        try:
+            recipe = _recipe(run, self._context)
         except (NotFound, InvalidInput) as error:
             writer.write_message(str(error))
             return BuildResult(None, str(error))
-        store.record(run, dockerfile=recipe.text)
-        chosen = patiently(lambda: _with_images(run, recipe, context, writer, cancel))
-        if cancel.called:
+        runs.record(run, dockerfile=recipe.text)
+        resolved = patiently(lambda: self._resolve_images(run, recipe, writer))
+        if self._cancel.called:
             return None
-        if chosen.problem:
-            writer.write_message(chosen.problem)
-            return BuildResult(None, chosen.problem)
-        store.transition(run, Status.RUNNING, recorded={"builder": patiently(context.engine.builder)})
-        result = _made(run, recipe, chosen, secrets, context, writer, cancel, patiently)
-        return replace(result, error=_hidden(result.error, hide), step=_hidden(result.step, hide))
+        if resolved.problem:
+            writer.write_message(resolved.problem)
+            return BuildResult(None, resolved.problem)
+        runs.transition(run, Status.RUNNING, recorded={"builder": patiently(self._context.engine.builder)})
+        return self._build_with_retries(run, recipe, resolved, secrets, writer)
+
+    def _build_with_retries(
+        self, run: Run, recipe: _Recipe, resolved: _ResolvedImages, secrets: Mapping[str, str], writer: LogWriter
+    ) -> BuildResult:
+        """Build with the engine, and again if the engine ends during the build. Raises Cancelled."""
+        built_images, patiently = self._context.store.built_images, self._execution.patiently
+        text = dockerfile.with_label(resolved.text, IMAGE_LABEL, self._context.installation_id)
+        text = dockerfile.with_secrets(text) if secrets else text
+
+        def report_retry() -> None:
+            writer.write_message("polylocal: the engine went away in the middle of the build, building again")
+
+        def note(image_id: str) -> None:
+            built_images.add(run, image_id, is_whole=False, sources=resolved.projects)
+
+        def build() -> BuildResult:
+            return self._build(run, recipe, text, dockerfile.secrets_argument(secrets), writer, note)
+
+        result = patiently(build, report_retry)
+        if result.image_id is None and not self._cancel.called and _ENGINE_ERROR.match(result.error):
+            report_retry()  # an ending engine still answers, and fails its running builds
+            if self._cancel.wait(ENGINE_END_S):
+                raise Cancelled("The build was stopped.")
+            result = patiently(build, report_retry)
+        if result.image_id:
+            built_images.add(run, result.image_id, is_whole=True, sources=resolved.projects)
+        return result
+
+    def _resolve_images(self, run: Run, recipe: _Recipe, writer: LogWriter) -> _ResolvedImages:
+        """The Dockerfile to build, after all images that it names were pulled or found."""
+        engine, found = self._context.engine, dict[str, Chosen]()
+        is_restricted = not self._context.store.users.get(run.user).is_superuser
+        is_buildkit = engine.builder().startswith("buildkit")
+        arguments = dockerfile.platform_arguments(engine.platform()) if is_buildkit else {}
+        try:
+            if is_restricted and (frontends := dockerfile.foreign_frontends(recipe.text)):
+                return _ResolvedImages(problem=f"Only an admin may build with the frontend {frontends[0]}.")
+            wanted = dockerfile.references(recipe.text, arguments)
+            for reference in wanted:  # the triggers of base images are appended
+                chosen = self._choose(reference, run, found, writer)
+                if chosen.problem:
+                    return _ResolvedImages(problem=chosen.problem)
+                if reference.is_base and chosen.image:
+                    wanted += dockerfile.triggers(chosen.image.triggers, reference)
+            if is_restricted and (problem := _download_refusal(recipe.text, arguments, found)):
+                return _ResolvedImages(problem=problem)
+            replaced = {name: chosen.name for name, chosen in found.items()}
+            text = dockerfile.with_base_images(_with_owner(recipe, found), replaced, arguments)
+        except Unreadable as error:
+            return _ResolvedImages(problem=f"The Dockerfile can't be built: {error}.")
+        return _ResolvedImages(text, frozenset().union(*(chosen.projects for chosen in found.values())))
+
+    def _choose(self, reference: Reference, run: Run, found: dict[str, Chosen], writer: LogWriter) -> Chosen:
+        """The image of one reference. The image of a trigger is checked by the later build that uses it."""
+        name = reference.image
+        if reference.is_trigger:
+            return Chosen(problem=images.refusal(name) if is_image_id(name) else "")
+        if name not in found:
+            found[name] = images.choose(run, name, self._context, writer.write_line, self._cancel)
+        return found[name]
+
+    def _build(
+        self,
+        run: Run,
+        recipe: _Recipe,
+        text: str,
+        arguments: Mapping[str, str],
+        writer: LogWriter,
+        on_image: Callable[[str], None],
+    ) -> BuildResult:
+        context = self._context
+        with ExitStack() as stack:
+            try:
+                packed = build_context(
+                    text, context.repository(run), run.commit, recipe.folder, scratch=context.home.scratch
+                )
+                file = stack.enter_context(packed)
+            except (NotFound, InvalidInput) as error:
+                writer.write_message(str(error))
+                return BuildResult(None, str(error))
+            request = BuildRequest(
+                context=cast(BinaryIO, Stoppable(file, self._cancel)),
+                tag=container.image_name(run),
+                labels=container.image_labels(run),
+                nocache=bool(recipe.build.nocache),
+                arguments=arguments,
+                on_image=on_image,
+            )
+            return context.engine.build(request, writer.write_line, self._cancel)
 
 
-def _made(
-    run: Run,
-    recipe: _Recipe,
-    chosen: _Images,
-    secrets: Mapping[str, str],
-    context: RunnerContext,
-    writer: LogWriter,
-    cancel: Cancel,
-    patiently: Patiently,
-) -> BuildResult:
-    """Build with the engine, and once more if the engine ends during the build. Raises Cancelled."""
-
-    def again() -> None:
-        writer.write_message("polylocal: the engine went away in the middle of the build, building again")
-
-    def note(image_id: str) -> None:
-        context.store.built_images.add(run, image_id, is_whole=False, sources=chosen.projects)
-
-    text = dockerfile.with_label(chosen.text, IMAGE_LABEL, context.installation_id)
-    if secrets:
-        text = dockerfile.with_secrets(text)
-    arguments = dockerfile.secrets_argument(secrets)
-
-    def build() -> BuildResult:
-        return _build(run, recipe, text, arguments, context, writer, cancel, note)
-
-    result: BuildResult = patiently(build, again)
-    if result.image_id is None and not cancel.called and _OF_THE_ENGINE.match(result.error):
-        again()  # an ending engine still answers, and fails its running builds
-        if cancel.wait(AGAIN_S):
-            raise Cancelled("The build was stopped.")
-        result = patiently(build, again)
-    if result.image_id:
-        context.store.built_images.add(run, result.image_id, is_whole=True, sources=chosen.projects)
-    return result
-
-
-def _hidden(text: str, hide: Callable[[bytes], bytes]) -> str:
+def _hide(text: str, hide: Callable[[bytes], bytes]) -> str:
     return hide(text.encode()).decode()
 
 
@@ -208,13 +259,13 @@ def _recipe(run: Run, context: RunnerContext) -> _Recipe:
         try:
             return _Recipe(build, repository.read(run.commit, path, follows=True).decode(), folder)
         except UnicodeDecodeError as error:
-            raise InvalidInput([f"`dockerfile: {build.dockerfile}` is no text in UTF-8"]) from error
+            raise InvalidInput([f"`dockerfile: {build.dockerfile}` is not UTF-8 text"]) from error
     if problems := build_variables.problems(build.env_vars):  # an older version stored it unchecked
         raise InvalidInput([f"{'.'.join(map(str, path))}: {text}" for path, text in problems])
     files = repository.files(run.commit, folder) if run.commit else set()
 
     def read(path: str) -> bytes:
-        return repository.read(run.commit or "", posixpath.join(folder, path), MOST_REQUIREMENTS, follows=True)
+        return repository.read(run.commit or "", posixpath.join(folder, path), MAX_REQUIREMENTS, follows=True)
 
     included = dict.fromkeys(path for name in dockerfile.files_with_includes(files) for path in includes(name, read))
     settings = context.settings
@@ -222,31 +273,7 @@ def _recipe(run: Run, context: RunnerContext) -> _Recipe:
     return _Recipe(build, text, folder)
 
 
-def _with_images(run: Run, recipe: _Recipe, context: RunnerContext, writer: LogWriter, cancel: Cancel) -> _Images:
-    """The Dockerfile to build, after all images that it names were pulled or found."""
-    user, found = context.store.users.get(run.user), dict[str, Chosen]()
-    is_buildkit = context.engine.builder().startswith("buildkit")
-    arguments = dockerfile.platform_arguments(context.engine.platform()) if is_buildkit else {}
-    try:
-        if not user.is_superuser and (frontends := dockerfile.foreign_frontends(recipe.text)):
-            return _Images(problem=f"Only an admin may build with the frontend {frontends[0]}.")
-        wanted = dockerfile.references(recipe.text, arguments)
-        for reference in wanted:  # the triggers of base images are appended
-            chosen = _chosen(reference, run, found, context, writer, cancel)
-            if chosen.problem:
-                return _Images(problem=chosen.problem)
-            if reference.is_base and chosen.image:
-                wanted += dockerfile.triggers(chosen.image.triggers, reference)
-        if not user.is_superuser and (problem := _downloads(recipe.text, arguments, found)):
-            return _Images(problem=problem)
-        replaced = {name: chosen.name for name, chosen in found.items()}
-        text = dockerfile.with_base_images(_owned(recipe, found), replaced, arguments)
-    except Unreadable as error:
-        return _Images(problem=f"The Dockerfile can't be built: {error}.")
-    return _Images(text, frozenset().union(*(chosen.projects for chosen in found.values())))
-
-
-def _owned(recipe: _Recipe, found: Mapping[str, Chosen]) -> str:
+def _with_owner(recipe: _Recipe, found: Mapping[str, Chosen]) -> str:
     """The Dockerfile. In a rendered one the code belongs to the user of the base image."""
     base = found.get(recipe.build.image or "")
     user = base.image.user if base and base.image else ""
@@ -254,48 +281,7 @@ def _owned(recipe: _Recipe, found: Mapping[str, Chosen]) -> str:
     return dockerfile.with_owner(recipe.text, user) if is_rendered and _PLAIN_USER.fullmatch(user) else recipe.text
 
 
-def _chosen(
-    reference: Reference, run: Run, found: dict[str, Chosen], context: RunnerContext, writer: LogWriter, cancel: Cancel
-) -> Chosen:
-    """The image of one reference. The image of a trigger is checked by the later build that uses it."""
-    name = reference.image
-    if reference.is_trigger:
-        return Chosen(problem=images.refusal(name) if is_image_id(name) else "")
-    if name not in found:
-        found[name] = images.choose(run, name, context, writer.write_line, cancel)
-    return found[name]
-
-
-def _downloads(text: str, arguments: Mapping[str, str], found: Mapping[str, Chosen]) -> str:
+def _download_refusal(text: str, arguments: Mapping[str, str], found: Mapping[str, Chosen]) -> str:
     """The refusal of an ADD from hosts that only an admin may let the engine connect to; "": there is none."""
     bases = {name: Base(chosen.image.env, chosen.image.triggers) for name, chosen in found.items() if chosen.image}
     return images.unreachable("What ADD names", dockerfile.downloads(text, arguments, bases))
-
-
-def _build(
-    run: Run,
-    recipe: _Recipe,
-    text: str,
-    arguments: Mapping[str, str],
-    context: RunnerContext,
-    writer: LogWriter,
-    cancel: Cancel,
-    on_image: Callable[[str], None],
-) -> BuildResult:
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(
-                build_context(text, context.repository(run), run.commit, recipe.folder, scratch=context.home.scratch)
-            )
-        except (NotFound, InvalidInput) as error:
-            writer.write_message(str(error))
-            return BuildResult(None, str(error))
-        request = BuildRequest(
-            context=cast(BinaryIO, Stoppable(file, cancel)),
-            tag=container.image_name(run),
-            labels=container.image_labels(run),
-            nocache=bool(recipe.build.nocache),
-            arguments=arguments,
-            on_image=on_image,
-        )
-        return context.engine.build(request, writer.write_line, cancel)

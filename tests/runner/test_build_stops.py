@@ -92,7 +92,7 @@ def test_while_the_engine_is_away(rig: Rig) -> None:
 
 def test_before_it_is_tried_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     run = a_build(rig)
-    monkeypatch.setattr(building, "AGAIN_S", 600.0)
+    monkeypatch.setattr(building, "ENGINE_END_S", 600.0)
     tried = threading.Event()
 
     def failing(*arguments: Any) -> BuildResult:
@@ -163,4 +163,4 @@ def test_a_dockerfile_that_is_no_text(rig: Rig) -> None:
     code = rig.store.projects.reference_code(rig.project, {"commit": made})
     rig.store.runs.record(run, code_id=code.id)
     execution_of(rig.again(run), rig.context())()
-    assert "`dockerfile: Dockerfile` is no text in UTF-8" in (rig.message(run) or "")
+    assert "`dockerfile: Dockerfile` is not UTF-8 text" in (rig.message(run) or "")

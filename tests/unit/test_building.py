@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from polylocal.runner.building import _OF_THE_ENGINE
+from polylocal.runner.building import _ENGINE_ERROR
 
 
 @pytest.mark.parametrize(
@@ -17,5 +17,5 @@ from polylocal.runner.building import _OF_THE_ENGINE
         ("COPY failed: file not found in build context", False),
     ],
 )
-def test_which_failures_the_engine_caused(error: str, is_engines: bool) -> None:
-    assert bool(_OF_THE_ENGINE.match(error)) is is_engines
+def test_whose_failure_it_is(error: str, is_engines: bool) -> None:
+    assert bool(_ENGINE_ERROR.match(error)) is is_engines

@@ -18,7 +18,7 @@ from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
 UUID = "5a3f"
-AROUND = Surroundings(
+AROUND = RunEnvironment(
     installation="abcdef",
     node="here",
     network="bridge",
@@ -36,7 +36,7 @@ def run(**values: Any) -> Run:
     return Run(**{**blank, **about, "project_uuid": "77", **values})
 
 
-def planned(around: Surroundings = AROUND, **sections: Any) -> ContainerPlan:
+def planned(around: RunEnvironment = AROUND, **sections: Any) -> ContainerPlan:
     return plan(run(), parse(job("echo  hi", **sections), Kind.JOB), "an:image", "/bin/bash", around)
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from polylocal.engine.plan import ContainerPlan, Mount
-from polylocal.planning.container import Surroundings, outputs_path, plan, server_command
+from polylocal.planning.container import RunEnvironment, outputs_path, plan, server_command
 from polylocal.polyaxonfile import Specification, parse
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
-AROUND = Surroundings(
+AROUND = RunEnvironment(
     installation="abcdef",
     node="here",
     network="bridge",
@@ -40,7 +40,7 @@ def specification(kind: Kind, **sections: Any) -> Specification:
     return parse({"version": 1, "kind": str(kind), "build": {"image": "a"}, **more, **sections}, kind)
 
 
-def planned(kind: Kind, around: Surroundings = AROUND, **sections: Any) -> ContainerPlan:
+def planned(kind: Kind, around: RunEnvironment = AROUND, **sections: Any) -> ContainerPlan:
     return plan(run(kind), specification(kind, **sections), "an:image", "/bin/sh", around)
 
 

@@ -13,13 +13,7 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from docker.errors import (
-    APIError,
-    DockerException,
-    ImageNotFound,
-    NotFound,
-    create_api_error_from_http_exception,
-)
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound, create_api_error_from_http_exception
 from docker.utils import kwargs_from_env
 
 from polylocal.engine.docker.client import Client
