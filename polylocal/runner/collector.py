@@ -16,7 +16,7 @@ from polylocal.errors import EngineError
 from polylocal.files import logs
 from polylocal.files.disk import Item, size_of
 from polylocal.files.folders import remove_tree
-from polylocal.runner import gc, recovery
+from polylocal.runner import gc
 from polylocal.runner.gc import Leftover
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.statuses import is_done
@@ -119,7 +119,7 @@ class Collector:
         context = self._context
         found = context.engine.containers(context.installation_id)
         rows = {run.uuid: run for run in (context.store.runs.by_uuid(_uuid(item)) for item in found) if run}
-        removals = recovery.plan(found, rows, self._in_hand(), clock.now())
+        removals = gc.unneeded_containers(found, rows, self._in_hand(), clock.now())
         # the supervisor removes the containers of known runs, once their logs are complete
         return gc.containers(found, {r.container_id: r.why for r in removals if r.run not in rows})
 
@@ -128,13 +128,13 @@ class Collector:
         yield from self._of_runs(root / "contexts", "handed over to a run that is done", are_kept=False)
         for path in (*(root / "code").glob("upload-*"), *(root / "code").glob("commit-*")):
             if _age_s(path) > _HALF_MADE_S:
-                yield self._leftover(path, "an upload that came to no end", needs_word=False)
+                yield self._leftover(path, "an upload that came to no end", needs_request=False)
         for folder in sorted((root / "logs").glob("*")):
             yield from self._of_runs(folder, "the log of no run that is known", are_kept=True)
         known = self._context.store.projects.uuids()
         for path in sorted((root / "code").glob("*")):
             if path.name not in known and "-" not in path.name and _age_s(path) > _HALF_MADE_S:
-                yield self._leftover(path, "the code of no project that is known", needs_word=True)
+                yield self._leftover(path, "the code of no project that is known", needs_request=True)
 
     def _of_runs(self, folder: Path, why: str, *, are_kept: bool) -> Iterator[Leftover]:
         """Files that are named after the uuid of a run that is unknown or done.
@@ -152,16 +152,16 @@ class Collector:
                 run = known.get(uuid)
                 if run and are_kept:
                     yield from (
-                        replace(self._leftover(p, f"of {run.label}", needs_word=True), stays=True)
+                        replace(self._leftover(p, f"of {run.label}", needs_request=True), stays=True)
                         for p in by_uuid[uuid]
                     )
                 elif uuid not in in_hand and not (run and not is_done(run.status)):
                     paths = (path for path in by_uuid[uuid] if _age_s(path) > _JUST_MADE_S)
-                    yield from (self._leftover(path, why, needs_word=are_kept) for path in paths)
+                    yield from (self._leftover(path, why, needs_request=are_kept) for path in paths)
 
-    def _leftover(self, path: Path, why: str, *, needs_word: bool) -> Leftover:
+    def _leftover(self, path: Path, why: str, *, needs_request: bool) -> Leftover:
         used = clock.stamp(datetime.fromtimestamp(path.lstat().st_mtime, UTC))
-        return Leftover(str(path.relative_to(self._context.home.root)), size_of(path), used, why, needs_word)
+        return Leftover(str(path.relative_to(self._context.home.root)), size_of(path), used, why, needs_request)
 
     def _without(self, item: Item) -> Item:
         """Remove one thing. It is kept if it is in use again, or can't be removed."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from polylocal import clock
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, StoreError
 from polylocal.files.folders import remove_tree
-from polylocal.runner import recovery
+from polylocal.runner import gc
 from polylocal.runner.collector import Collector
 from polylocal.runner.execution import StillInUse
 from polylocal.runner.following import Follower
@@ -122,7 +122,7 @@ class Housekeeping:
         found = context.engine.containers(context.installation_id)
         rows = (context.store.runs.by_uuid(container.run.partition("/")[2]) for container in found)
         runs = {run.uuid: run for run in rows if run}
-        for removal in recovery.plan(found, runs, self._active_uuids(), clock.now(), self._started_at):
+        for removal in gc.unneeded_containers(found, runs, self._active_uuids(), clock.now(), self._started_at):
             try:
                 context.engine.inspect(removal.container_id)
                 self._complete_log(removal, runs)  # first: on a full disk the container stays, with its output
@@ -134,7 +134,7 @@ class Housekeeping:
             else:
                 log.info("container %s removed: %s", removal.container_id[:12], removal.why)
 
-    def _complete_log(self, removal: recovery.Remove, runs: Mapping[str, Run]) -> None:
+    def _complete_log(self, removal: gc.Removal, runs: Mapping[str, Run]) -> None:
         """Complete the log of a run whose end an earlier daemon recorded just before it died.
 
         Only from the container in which the run ended: the output of a lost one has its part of the log already.

@@ -204,7 +204,7 @@ def test_only_what_is_listed_is_removed(world: World, others: list[str]) -> None
     assert [world.image(run) for run in (idle, pinned, used)] == [None, *ids[1:]]
     assert re.search(r"removed +image +1\.0 MiB ", said), said
     assert re.search(r"stays +image .* pinned: root\.crash\.builds\.\d+, or a run of it, is bookmarked", said), said
-    assert re.search(r"stays +image .* is under way, or a run that needs it", said), said
+    assert re.search(r"stays +image .* is running, or a run that needs it", said), said
     assert not [found for found in others if found in said]
     (Path(look(world.daemon, lambda client: client.run(running))["outputs_path"]) / "go").touch()
     assert finished(world.daemon, running)["last_status"] == "succeeded"

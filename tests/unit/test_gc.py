@@ -82,7 +82,7 @@ def test_used_and_pinned_images_stay_even_without_any_budget() -> None:
     known = uses(use(1, is_open=True), use(2, is_pinned=True), use(3))
     items = {item.id: item for item in gc.images([image(1), image(2), image(3)], known, 0)}
     assert [number for number, item in items.items() if item.goes] == ["sha256:3"]
-    assert "is under way, or a run that needs it" in items["sha256:1"].reason
+    assert "is running, or a run that needs it" in items["sha256:1"].reason
     assert items["sha256:2"].reason.startswith("pinned: ")
     assert not items["sha256:1"].can_go
     assert not items["sha256:2"].can_go
@@ -91,7 +91,7 @@ def test_used_and_pinned_images_stay_even_without_any_budget() -> None:
 def test_images_without_a_build_are_removed_whatever_the_budget() -> None:
     items = gc.images([image(1), image(2)], uses(use(2)), 100 * MIB)
     assert gone(items) == ["sha256:1"]
-    assert items[0].reason == "of no build that is known"
+    assert items[0].reason == "of an unknown build"
 
 
 def test_images_without_a_build_do_not_count_against_the_budget() -> None:
@@ -151,7 +151,7 @@ def test_containers_are_removed_for_a_reason_only() -> None:
     items = gc.containers(found, {"a" * 64: "no run knows it"})
     assert [(item.goes, item.reason) for item in items] == [
         (True, "no run knows it"),
-        (False, "running, of a run that is kept or under way"),
+        (False, "running, of a run that is kept or running"),
     ]
     assert [item.name for item in items] == ["job/x", "b" * 12]
 
@@ -159,8 +159,8 @@ def test_containers_are_removed_for_a_reason_only() -> None:
 @pytest.mark.parametrize(("asked", "expected"), [(True, ["contexts/x", "logs/jobs/x.log"]), (False, ["contexts/x"])])
 def test_images_that_may_belong_to_others_are_removed_on_request_only(asked: bool, expected: list[str]) -> None:
     leftovers = [
-        Leftover("contexts/x", 1, "", "why", needs_word=False),
-        Leftover("logs/jobs/x.log", 1, "", "why", needs_word=True),
+        Leftover("contexts/x", 1, "", "why", needs_request=False),
+        Leftover("logs/jobs/x.log", 1, "", "why", needs_request=True),
     ]
     items = gc.files(leftovers, asked=asked)
     assert gone(items) == expected
