@@ -55,6 +55,10 @@ class Found:
     created_at: float = 0.0  # seconds since 1970
     network: str = ""  # the name or id of its network
 
+    @property
+    def run_uuid(self) -> str:
+        return self.run.partition("/")[2]
+
 
 @dataclass(frozen=True)
 class Frame:

@@ -47,7 +47,22 @@ def render(
     `nvidia_bin`: a folder for PATH. `user`: `uid:gid` of the user that replaces root. `included`: the files that the
     requirements include.
     """
-    return "\n" + "".join(f"{line}\n" for line in _lines(build, files, lang_env, nvidia_bin, user, included))
+    locale = build.lang_env if build.lang_env is not None else lang_env
+    lines = [f"FROM {build.image}", ""]
+    lines += [f"ENV {name} {locale}" for name in ("LC_ALL", "LANG", "LANGUAGE")] if locale else []
+    lines += ["# Use bash as default shell, rather than sh", "ENV SHELL /bin/bash", ""]
+    if user:
+        uid, _, gid = user.partition(":")
+        lines.append("# Drop root user and use Polyaxon user")
+        lines.append(f"RUN groupadd -g {gid} -r polyaxon && useradd -r -m -g polyaxon -u {uid} polyaxon")
+    lines += ["# Update with nvidia bin", f'ENV PATH="${{PATH}}:{nvidia_bin}"'] if nvidia_bin else []
+    lines += [build_variables.instruction(name, value) for name, value in build.env_vars or []]
+    lines += ["WORKDIR /code", ""]
+    copied = [found for names in (REQUIREMENTS, CONDA, SETUP) if (found := _first(names, files))]
+    lines += [f"COPY build/{name} /code" for name in copied]
+    lines += requirements.copies(path for path in included if path not in copied)
+    lines += map(commands.run_instruction, build.build_steps or [])
+    return "\n" + "".join(f"{line}\n" for line in [*lines, "COPY build /code"])
 
 
 def setup_file(files: Collection[str]) -> str | None:
@@ -336,34 +351,6 @@ def _renamed(instruction: Instruction, reference: Reference, image: str) -> Inst
     if not plain.search(flags):
         raise Unreadable(f"line {reference.line}: write the image as `from={reference.image}`, without quotes")
     return replace(instruction, text=plain.sub(lambda match: image, flags) + instruction.rest)
-
-
-def _lines(
-    build: Build, files: Collection[str], lang_env: str, nvidia_bin: str, user: str, included: Sequence[str]
-) -> Iterator[str]:
-    yield f"FROM {build.image}"
-    yield ""
-    locale = build.lang_env if build.lang_env is not None else lang_env
-    if locale:
-        yield from (f"ENV {name} {locale}" for name in ("LC_ALL", "LANG", "LANGUAGE"))
-    yield "# Use bash as default shell, rather than sh"
-    yield "ENV SHELL /bin/bash"
-    yield ""
-    if user:
-        uid, _, gid = user.partition(":")
-        yield "# Drop root user and use Polyaxon user"
-        yield f"RUN groupadd -g {gid} -r polyaxon && useradd -r -m -g polyaxon -u {uid} polyaxon"
-    if nvidia_bin:
-        yield "# Update with nvidia bin"
-        yield f'ENV PATH="${{PATH}}:{nvidia_bin}"'
-    yield from (build_variables.instruction(name, value) for name, value in build.env_vars or [])
-    yield "WORKDIR /code"
-    yield ""
-    copied = [found for names in (REQUIREMENTS, CONDA, SETUP) if (found := _first(names, files))]
-    yield from (f"COPY build/{name} /code" for name in copied)
-    yield from requirements.copies(path for path in included if path not in copied)
-    yield from map(commands.run_instruction, build.build_steps or [])
-    yield "COPY build /code"
 
 
 def _first(names: Collection[str], files: Collection[str]) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 # the spaces of Go's unicode.IsSpace; Python's own list is longer
@@ -101,10 +101,8 @@ def read(text: str) -> list[Reading]:
     if len(text) > MOST_TEXT:
         raise Unreadable(f"it has more than {MOST_TEXT >> 10} thousand characters")
     lines = text.removeprefix("\ufeff").split("\n")
-    readings = [
-        Reading(_bounded(_instructions(lines, escape, documents, doubled)), escape)
-        for escape, documents, doubled in itertools.product(_escapes(lines), (True, False), (True, False))
-    ]
+    variants = itertools.product(_escapes(lines), (True, False), (True, False))
+    readings = [Reading(_instructions(lines, *variant), variant[0]) for variant in variants]
     possible = [reading for reading in readings if reading.is_possible]
     found: list[Reading] = []
     for reading in possible or readings[:1]:
@@ -200,18 +198,13 @@ def split_flags(line: str) -> tuple[list[str], str]:
         ) from error
 
 
-def _bounded(instructions: Iterator[Instruction]) -> list[Instruction]:
-    found = list(itertools.islice(instructions, MOST_INSTRUCTIONS + 1))
-    if len(found) > MOST_INSTRUCTIONS:
-        raise Unreadable(f"it has more than {MOST_INSTRUCTIONS} instructions")
-    return found
-
-
-def _instructions(lines: Sequence[str], escape: str, documents: bool, doubled: bool) -> Iterator[Instruction]:
+def _instructions(lines: Sequence[str], escape: str, documents: bool, doubled: bool) -> list[Instruction]:
+    found: list[Instruction] = []
     number = 0
     while number < len(lines):
         first = number
-        line, goes_on = _continued(_without_comment(_line(lines[number]).lstrip(_SPACES)), escape, doubled)
+        line = _line(lines[number]).lstrip(_SPACES)
+        line, goes_on = _continued("" if line.startswith("#") else line, escape, doubled)
         number += 1
         if not goes_on and not line:
             continue
@@ -228,15 +221,14 @@ def _instructions(lines: Sequence[str], escape: str, documents: bool, doubled: b
         if documents:
             for delimiter, is_indented in _documents(line, first):
                 number = _after_document(lines, number, delimiter, is_indented)
-        yield Instruction(first, last, line, number - 1)
+        found.append(Instruction(first, last, line, number - 1))
+        if len(found) > MOST_INSTRUCTIONS:
+            raise Unreadable(f"it has more than {MOST_INSTRUCTIONS} instructions")
+    return found
 
 
 def _line(line: str) -> str:
     return line.removesuffix("\r")
-
-
-def _without_comment(line: str) -> str:
-    return "" if line.startswith("#") else line
 
 
 def _continued(line: str, escape: str, doubled: bool) -> tuple[str, bool]:

@@ -67,16 +67,14 @@ def _text(content: bytes) -> str:
 
 def copies(paths: Iterable[str]) -> Iterator[str]:
     """The COPY instructions for these files of the code, one for each folder. Raises InvalidInput: too many folders."""
-    folders = [(folder, list(inside)) for folder, inside in groupby(sorted(paths, key=_split), posixpath.dirname)]
+    folders = [
+        (folder, list(inside)) for folder, inside in groupby(sorted(paths, key=posixpath.split), posixpath.dirname)
+    ]
     if len(folders) > _MOST_FOLDERS:
         raise InvalidInput([f"the files that requirements include are in more than {_MOST_FOLDERS} folders"])
     for folder, inside in folders:
         target = f"/code/{folder}/" if folder else "/code"
         yield _copy([f"build/{path}" for path in inside], target if len(inside) == 1 or folder else "/code/")
-
-
-def _split(path: str) -> tuple[str, str]:
-    return posixpath.split(path)
 
 
 def _copy(sources: list[str], target: str) -> str:

@@ -6,6 +6,7 @@ Sources: Snoek et al., "Practical Bayesian Optimization of Machine Learning Algo
 functions; the platform's rules for the encoding and for how the acquisition is maximised.
 """
 
+import itertools
 import json
 import math
 import os
@@ -45,13 +46,8 @@ class Asked:
 
     def __call__(self, tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | None:
         """The next point; None: the space is used up. Raises SetupError, for example if scikit-learn is missing."""
-        question = json.dumps(
-            {
-                "tuning": tuning.model_dump(exclude_none=True),
-                "seed": seed,
-                "trials": [asdict(trial) for trial in trials],
-            }
-        )
+        tuning_data = tuning.model_dump(exclude_none=True)
+        question = json.dumps({"tuning": tuning_data, "seed": seed, "trials": [asdict(trial) for trial in trials]})
         with self._lock:
             try:
                 answer = self._answered(question)
@@ -155,9 +151,8 @@ def suggest(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | No
     sign = 1.0 if metric.optimization == "maximize" else -1.0
     x = np.array([_encoded(matrix, trial.params) for trial in told])
     y = np.array([sign * float(trial.value or 0.0) for trial in told])
-    spread = float(y.std()) or 1.0
-    values = (y - y.mean()) / spread
-    number = abs(hash_of(seed)) % 2**32
+    values = (y - y.mean()) / (float(y.std()) or 1.0)
+    best, number = float(values.max()), abs(hash_of(seed)) % 2**32
     regressor = GaussianProcessRegressor(
         kernel=kernel,
         alpha=1e-6,
@@ -166,16 +161,14 @@ def suggest(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | No
     )
     regressor.fit(x, values)
     points = np.array([_encoded(matrix, params) for params in fresh])
-    gain = _acquisition(regressor, points, float(values.max()), utility)
+    gain = _acquisition(regressor, points, best, utility)
     if _is_listed(matrix):
         return fresh[int(np.argmax(gain))]
     starts = [fresh[i] for i in np.argsort(-gain, kind="stable")[: (utility.n_iter if utility else None) or N_ITER]]
-    climbed = [_climbed(matrix, params, regressor, float(values.max()), utility) for params in starts]
+    climbed = [_climbed(matrix, params, regressor, best, utility) for params in starts]
     candidates = [params for params in [*climbed, *starts] if key(params) not in tried]
-    final = _acquisition(
-        regressor, np.array([_encoded(matrix, params) for params in candidates]), float(values.max()), utility
-    )
-    return candidates[int(np.argmax(final))]
+    points = np.array([_encoded(matrix, params) for params in candidates])
+    return candidates[int(np.argmax(_acquisition(regressor, points, best, utility)))]
 
 
 def hash_of(seed: str) -> int:
@@ -185,12 +178,7 @@ def hash_of(seed: str) -> int:
 
 def _some(tuning: HPTuning, seed: str, utility: Any) -> list[Params]:
     wanted = CANDIDATES if _is_listed(tuning.matrix or {}) else (utility.n_warmup if utility else None) or N_WARMUP
-    found = []
-    for params in sampled(tuning, seed):
-        found.append(params)
-        if len(found) >= wanted:
-            break
-    return found
+    return list(itertools.islice(sampled(tuning, seed), wanted))
 
 
 def _acquisition(regressor: Any, points: Any, best: float, utility: Any) -> Any:

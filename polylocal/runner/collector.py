@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from polylocal import clock
-from polylocal.engine.containers import Found
 from polylocal.errors import EngineError
 from polylocal.files import logs
 from polylocal.files.disk import Item, size_of
@@ -118,7 +117,7 @@ class Collector:
     def _containers(self) -> list[Item]:
         context = self._context
         found = context.engine.containers(context.installation_id)
-        rows = {run.uuid: run for run in (context.store.runs.by_uuid(_uuid(item)) for item in found) if run}
+        rows = {run.uuid: run for run in (context.store.runs.by_uuid(item.run_uuid) for item in found) if run}
         removals = gc.unneeded_containers(found, rows, self._in_hand(), clock.now())
         # the supervisor removes the containers of known runs, once their logs are complete
         return gc.containers(found, {r.container_id: r.why for r in removals if r.run not in rows})
@@ -190,10 +189,6 @@ class Collector:
                 context.store.runs.record(build, is_valid=False)
         context.engine.remove_image(item.name)
         return context.engine.image_id(item.id) is None
-
-
-def _uuid(found: Found) -> str:
-    return found.run.partition("/")[2]
 
 
 def _age_s(path: Path) -> float:

@@ -111,7 +111,7 @@ class ContainerOperation:
             except ContainerMissing:
                 if not self._retry_after_loss(container_id, outcome.GONE):
                     self.reclaim_folders(None)
-                    self.finish(self._stopped() if self.execution.is_stopping else outcome.lost(outcome.GONE))
+                    self.finish(self.execution.stopped() if self.execution.is_stopping else outcome.lost(outcome.GONE))
                     return
                 again = True
             except EngineError as error:
@@ -124,7 +124,7 @@ class ContainerOperation:
                 container_id = self.run.container_id or self.create()
                 continue
             if ending is None:
-                self.finish(self._stopped())
+                self.finish(self.execution.stopped())
                 return
             self.reclaim_folders(container_id)
             self.finish(outcome.of(self.run.kind, ending), exit_code=ending.exit_code)
@@ -134,7 +134,7 @@ class ContainerOperation:
         """Create the container. Returns its id; None: the run has ended, or waits for another image."""
         execution, context = self.execution, self.context
         if execution.is_stopping:
-            self.finish(self._stopped())
+            self.finish(self.execution.stopped())
             return None
         container_id = self._created()
         if container_id is None:
@@ -144,7 +144,7 @@ class ContainerOperation:
             context.store.runs.record(self.run, **recorded)
         execution.refresh()
         if is_done(self.run.status):  # by its own report in the meantime: nothing may be started any more
-            self.finish(self._stopped())
+            self.finish(self.execution.stopped())
             return None
         return container_id
 
@@ -155,7 +155,7 @@ class ContainerOperation:
                 with cancelled_by(execution.cancel):
                     return self.work.create(self)
             except Cancelled:
-                self.finish(self._stopped())
+                self.finish(self.execution.stopped())
             except NotReady:
                 log.info("run=%s: waits, its container can't be created yet", self.run.label)
             except InvalidInput as error:  # another attempt would fail in the same way
@@ -295,9 +295,6 @@ class ContainerOperation:
             with Follower(run, run.container_id, self.context) as follower:
                 follower.is_orderly = True  # otherwise the log was completed before
                 self.execution.patiently(follower.complete)
-
-    def _stopped(self) -> Outcome:
-        return self.execution.stopped()
 
     def _restarted(self, container_id: str, ending: Ending) -> bool:
         """Whether the run has another try. It is recorded first, so that no try is given twice."""

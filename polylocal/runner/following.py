@@ -3,9 +3,8 @@
 import json
 import logging
 import threading
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Self
 
 from polylocal.engine.containers import Frame, Stream
 from polylocal.engine.events import Waiter
@@ -25,7 +24,7 @@ _TRIES = 3  # to fetch a log that somebody changes at the same time
 _SHOWN = 4096
 
 
-class Follower:
+class Follower(AbstractContextManager["Follower"]):
     """The log of one attempt of one run. At any time the file is a prefix of the container's output."""
 
     def __init__(self, run: Run, container_id: str, context: RunnerContext) -> None:
@@ -42,9 +41,6 @@ class Follower:
         self._masked: dict[int, Masked] = {}
         self._attached: Stream | None = None
         self.is_orderly = False  # attached before the start, and the stream ended by itself
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exc: object) -> None:
         if self._attached:

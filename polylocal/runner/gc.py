@@ -114,7 +114,7 @@ def unneeded_containers(
     """
     removals = []
     for container in found:
-        uuid = container.run.partition("/")[2]
+        uuid = container.run_uuid
         if uuid in active:
             continue
         run = runs.get(uuid)

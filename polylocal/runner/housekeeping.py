@@ -120,7 +120,7 @@ class Housekeeping:
         self._reconcile_at = now + RECONCILE_S
         context = self._context
         found = context.engine.containers(context.installation_id)
-        rows = (context.store.runs.by_uuid(container.run.partition("/")[2]) for container in found)
+        rows = (context.store.runs.by_uuid(container.run_uuid) for container in found)
         runs = {run.uuid: run for run in rows if run}
         for removal in gc.unneeded_containers(found, runs, self._active_uuids(), clock.now(), self._started_at):
             try:

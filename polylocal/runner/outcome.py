@@ -22,15 +22,8 @@ STOPPED = {
     Kind.TENSORBOARD: "Tensorboard was stopped",
     Kind.PACKAGE: "Package build was stopped.",
 }
-DELETED = {
-    Kind.BUILD: "Build is scheduled for deletion.",
-    Kind.JOB: "Job is scheduled for deletion.",
-    Kind.EXPERIMENT: "Experiment is scheduled for deletion.",
-    Kind.GROUP: "Group is scheduled for deletion.",
-    Kind.NOTEBOOK: "Notebook is scheduled for deletion.",
-    Kind.TENSORBOARD: "Tensorboard is scheduled for deletion.",
-    Kind.PACKAGE: "Package build is scheduled for deletion.",
-}
+DELETED = {kind: f"{kind.capitalize()} is scheduled for deletion." for kind in Kind}
+DELETED[Kind.PACKAGE] = "Package build is scheduled for deletion."
 
 
 @dataclass(frozen=True)

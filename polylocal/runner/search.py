@@ -48,14 +48,12 @@ def following(tuning: HPTuning, seed: str, past: Past, bayes: Bayes) -> list[Sug
         return _hyperband(tuning, tuning.hyperband, seed, past)
     if tuning.bo:
         if not past:
-            return [
-                Suggestion(params) for params in itertools.islice(sampled(tuning, seed), tuning.bo.n_initial_trials)
-            ]
+            return list(map(Suggestion, itertools.islice(sampled(tuning, seed), tuning.bo.n_initial_trials)))
         if len(past) > tuning.bo.n_iterations:
             return []
         point = bayes(tuning, seed, [trial for trials in past for trial in trials])
         return [Suggestion(point)] if point is not None else []
-    return [] if past else [Suggestion(params) for params in suggestions(tuning, seed)]
+    return [] if past else list(map(Suggestion, suggestions(tuning, seed)))
 
 
 def suggestions(tuning: HPTuning, seed: str) -> Iterator[Params]:
@@ -65,9 +63,8 @@ def suggestions(tuning: HPTuning, seed: str) -> Iterator[Params]:
     if tuning.random_search:
         seed = str(tuning.seed) if tuning.seed else seed
         return itertools.islice(sampled(tuning, seed), tuning.random_search.n_experiments)
-    return itertools.islice(
-        _grid(tuning.matrix or {}), tuning.grid_search.n_experiments if tuning.grid_search else None
-    )
+    wanted = tuning.grid_search.n_experiments if tuning.grid_search else None
+    return itertools.islice(_grid(tuning.matrix or {}), wanted)
 
 
 def best_first(trials: Sequence[Trial], metric: SearchMetric) -> list[Trial]:

@@ -3,8 +3,8 @@
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from typing import Any, Self
+from contextlib import AbstractContextManager, suppress
+from typing import Any
 
 import requests
 from docker.types import CancellableStream
@@ -17,7 +17,7 @@ from polylocal.errors import EngineUnreachable
 _RECEIVE = 1 << 18
 
 
-class Attached:
+class Attached(AbstractContextManager["Attached"]):
     """The hijacked connection of an attach."""
 
     def __init__(self, raw: Any) -> None:
@@ -45,9 +45,6 @@ class Attached:
         with suppress(OSError):  # it is not connected any more
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *exc: object) -> None:
         self.close()
         self._raw.close()
@@ -60,7 +57,7 @@ class Attached:
             return b""
 
 
-class Stored:
+class Stored(AbstractContextManager["Stored"]):
     """The engine's own log of a container, with its times."""
 
     def __init__(self, response: requests.Response) -> None:
@@ -81,9 +78,6 @@ class Stored:
     def close(self) -> None:
         self._closed = True
         CancellableStream(iter(()), self._response).close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exc: object) -> None:
         self._response.close()
