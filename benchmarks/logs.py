@@ -67,9 +67,7 @@ def measure_many_lines(stage: Stage, quick: bool) -> list[Row]:
     )
     memory_note = f"{memory.before:.0f} MiB before, highest {memory.highest:.0f} MiB, {memory.after:.0f} MiB after"
     return [
-        Row(
-            "8", f"{_thousands(lines)} lines: finish / raw, no reader", "x", ratios(ours, theirs), 1.15, note=note
-        ),
+        Row("8", f"{_thousands(lines)} lines: finish / raw, no reader", "x", ratios(ours, theirs), 1.15, note=note),
         Row("8", "the same / raw, the SDK following", "x", tuple(took / followed for took in ours)),
         Row(
             "8",

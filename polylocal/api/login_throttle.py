@@ -36,7 +36,7 @@ class LoginThrottle:
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Hold a slot for checking a password. Raises HTTPException 503 instead of waiting, which would hold a thread."""
+        """Hold a slot for checking a password. Raises HTTPException 503 if there is none: waiting holds a thread."""
         if not self._slots.acquire(blocking=False):
             words = "Too many log-ins at once; try again in a moment."
             raise HTTPException(503, words, {"Retry-After": "1"})

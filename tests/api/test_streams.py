@@ -76,7 +76,7 @@ def frames(socket: WebSocketTestSession) -> Iterator[Any]:
 
 def quietly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Removes the polling, so that followers without a hint wait for ever."""
-    monkeypatch.setattr(feed, "LOOK_S", FOREVER_S)
+    monkeypatch.setattr(feed, "POLL_S", FOREVER_S)
 
 
 # -- lines ----------------------------------------------------------------------------------------------------------

@@ -177,13 +177,13 @@ def test_a_reader_meets_no_error_and_no_old_index(
     made: Callable[[str], tuple[str, bytes]],
     client: str,
 ) -> None:
-    press = make_press(kind, made)
-    press.publish(1)
-    context = api_context(press.context.settings, press.ground.store)
-    with on_loopback(context, press.around) as url, publishing(press):
-        key = f"{url}/downloads/{press.ground.platform.name}/key.asc"
-        script = client.replace("URL", f"{url}/downloads/{press.path}").replace("KEY", key) + LOOP
-        said = run_in_container(raw_engine, script, {press.sync: "/sync"}, WITHIN_S)
+    publisher = publishers(kind, made)
+    publisher.publish(1)
+    context = api_context(publisher.context.settings, publisher.ground.store)
+    with on_loopback(context, publisher.around) as url, publishing(publisher):
+        key = f"{url}/downloads/{publisher.ground.platform.name}/key.asc"
+        script = client.replace("URL", f"{url}/downloads/{publisher.path}").replace("KEY", key) + LOOP
+        said = run_in_container(raw_engine, script, {publisher.sync: "/sync"}, WITHIN_S)
     loops, found = (int(word) for word in said.replace(",", "").split() if word.isdecimal())
     assert found == PUBLICATIONS
     assert loops >= PUBLICATIONS // AT_A_TIME // 10

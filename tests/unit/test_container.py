@@ -12,7 +12,7 @@ from support import build, job
 from polylocal.engine import termination
 from polylocal.engine.plan import HOME_LABEL, RUN_LABEL, ContainerPlan, Limits, Mount, is_our_name
 from polylocal.files.data_folders import DataFolder
-from polylocal.planning.container import Surroundings, image_name, info, limits, plan, token_file, token_in
+from polylocal.planning.container import RunEnvironment, image_name, info, limits, plan, token_file, token_in
 from polylocal.polyaxonfile import Resources, Specification, parse
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run

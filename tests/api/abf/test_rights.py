@@ -109,5 +109,5 @@ def test_the_log_of_ones_own_build_needs_no_right_to_the_project_while_it_is_rea
     log = next(endpoint for endpoint in build_lists.ENDPOINTS if endpoint.path.endswith("/log"))
     call = AbfCall(request, log, farm.context, Authenticator(farm.context))
     call.admit()
-    build_lists._readable(call)
+    build_lists._find_readable(call)
     call.check_again()
