@@ -285,7 +285,7 @@ def test_the_log_of_a_build_is_followed_too(live: str, api: Caller, store: Store
     assert run
     assert run.project_id == project.id
     with LogWriter(context.log_path(run)) as writer, following(live, api, f"{P}/builds/1/logs?follow=true") as follower:
-        writer.line("Step 1/3 : FROM b")
+        writer.write_line("Step 1/3 : FROM b")
         follower.take(b"Step 1/3 : FROM b\n")
         finish(store, run)
         follower.end()

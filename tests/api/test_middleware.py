@@ -393,7 +393,7 @@ def sent(*pieces: tuple[int, float]) -> tuple[int, float]:
 
 
 @pytest.mark.parametrize(("size", "every_s"), [(1, 1.0), (1, 9.0), (100, 0.25), (0, 1.0)])
-def test_a_body_that_drips_is_let_go(size: int, every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dripping_body_is_refused(size: int, every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each piece arrives in time, but the whole body would take hours."""
     monkeypatch.setattr(middleware, "MIN_RATE", 1000.0)
     status, after_s = sent(*[(size, every_s)] * 100_000)

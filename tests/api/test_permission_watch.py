@@ -95,7 +95,7 @@ def test_later_lines_are_not_sent(
     store.projects.update(project, {"is_public": False})
     eventually(lambda: context.quotas.streams.in_use == 0)
     with LogWriter(context.log_path(running), max_mib=1) as writer:
-        writer.line("secret")
+        writer.write_line("secret")
     with pytest.raises(httpx2.HTTPError):
         assert b"secret" not in b"".join(chunks)
 
@@ -117,7 +117,7 @@ def test_other_changes_end_nothing(
     store.rights_version = lambda: seen_again.append(1) or check()  # type: ignore[method-assign, func-returns-value]
     eventually(lambda: len(seen_again) > 3)
     with LogWriter(context.log_path(running), max_mib=1) as writer:
-        writer.line("more")
+        writer.write_line("more")
     assert next(chunks) == b"more\n"
     store.runs.transition(running, Status.SUCCEEDED)
     assert list(chunks) == []

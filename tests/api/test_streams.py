@@ -194,7 +194,7 @@ def test_a_line_arrives_without_anybody_looking(
     with LogWriter(context.log_path(run)) as writer, http.websocket_connect(path, headers=header) as socket:
         socket.receive_json()
         for number in range(5):
-            writer.line(f"line {number}")
+            writer.write_line(f"line {number}")
             [line] = lines_of(socket.receive_json())
             assert line.endswith(f"line {number}")
         store.runs.transition(run, Status.SUCCEEDED)
@@ -540,7 +540,7 @@ def test_a_real_client(
     store.runs.transition(run, Status.RUNNING)
     with LogWriter(context.log_path(run)) as writer:
         for word in ("one", "two"):
-            writer.line(word)
+            writer.write_line(word)
             [line] = lines_of(next_frame(client))
             assert line.endswith(word)
     store.runs.transition(run, Status.SUCCEEDED)

@@ -174,7 +174,7 @@ def test_one_caller_gets_a_part_of_the_slots() -> None:
         go.set()
         done = await asyncio.gather(*tasks, return_exceptions=True)
         assert done.count(None) == 6
-        assert found._taken == 0
+        assert found._in_use == 0
 
     asyncio.run(check())
 
@@ -200,7 +200,7 @@ def test_the_last_slots_are_for_callers_without_one() -> None:
         await until(lambda: len(running) >= 5)
         go.set()
         await asyncio.gather(*tasks)
-        assert (found._taken, found._held.total()) == (0, 0)
+        assert (found._in_use, found._held.total()) == (0, 0)
 
     asyncio.run(check())
 
@@ -247,7 +247,7 @@ def test_a_leaving_client_stops_waiting_and_frees_its_slot() -> None:
         first.has_left.set()
         await running
         assert seen == [True]
-        assert found._taken == 0
+        assert found._in_use == 0
         await found.run(Client().request, BOB, lambda: None)
 
     asyncio.run(check())

@@ -25,7 +25,7 @@ def run(store: Store, root: User, settings: Settings) -> None:
     project = store.projects.create(root, {"name": "quick-start", "description": TEXT})
     made = store.runs.insert(project, root, NewRun(Kind.JOB, values={"description": TEXT, "tags": [TEXT]}))
     with LogWriter(settings.folders.log(made.kind, made.uuid)) as writer:
-        writer.line(TEXT)
+        writer.write_line(TEXT)
 
 
 def outcome(
