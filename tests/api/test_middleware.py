@@ -472,7 +472,7 @@ def test_a_missing_head_closes_the_connection(context: ApiContext, sent: bytes) 
         assert received(peer) == b""
 
 
-def test_who_connects_when_too_many_are_is_let_go(context: ApiContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_beyond_the_limit_are_closed(context: ApiContext, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every connection uses a descriptor, even without a request."""
     monkeypatch.setattr(serving, "MAX_CONNECTIONS", 2)
     with on_socket(context) as address, connected(address) as first, connected(address) as second:
