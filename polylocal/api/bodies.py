@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -32,6 +32,7 @@ MAX_PARAMS = 1000  # names: each has a row of its own, for filters
 MAX_WORD = 256  # characters
 MAX_TEXT = 256 * 1024
 MAX_README = 2 * 2**20
+MAX_URL = 2000  # characters
 MAX_JSON = 256 * 1024  # of an object, written as JSON
 MAX_MEASURED = 1000  # values of one entry of metrics
 MAX_FILES = 1000  # files that a polyaxonfile is merged from
@@ -44,10 +45,15 @@ def is_reserved(name: str) -> bool:
     return name.lower() in _RESERVED or name.lower().removesuffix("s") in _RESERVED
 
 
-def _check_reserved(name: str | None) -> str | None:
-    if name is not None and is_reserved(name):
-        raise ValueError("The name is a reserved word or already taken.")
-    return name
+def _require(is_valid: Callable[[Any], bool], message: str) -> AfterValidator:
+    """A check of a value that is not empty."""
+
+    def check(value: Any) -> Any:
+        if value and not is_valid(value):
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(check)
 
 
 def _json_object(value: object) -> object:
@@ -60,43 +66,31 @@ def _json_object(value: object) -> object:
     return value
 
 
-MAX_URL = 2000  # characters
-
-
-def _check_count(value: dict[str, Any]) -> dict[str, Any]:
-    if len(value) > MAX_PARAMS:
-        raise ValueError(f"Ensure this field has no more than {MAX_PARAMS} names.")
-    return value
-
-
-def _check_size(value: Any) -> Any:
-    if len(json.dumps(value)) > MAX_JSON:
-        raise ValueError(f"Ensure this field has no more than {MAX_JSON} characters as JSON.")
-    return value
-
-
 def _check_moment(moment: datetime) -> datetime:
     clock.stamp(moment)
     return moment
 
 
-Slug = Annotated[str, Field(pattern=SLUG, min_length=1, max_length=MAX_NAME), AfterValidator(_check_reserved)]
+_NOT_RESERVED = _require(lambda name: not is_reserved(name), "The name is a reserved word or already taken.")
+_SMALL = _require(
+    lambda value: len(json.dumps(value)) <= MAX_JSON,
+    f"Ensure this field has no more than {MAX_JSON} characters as JSON.",
+)
+_FEW = _require(lambda value: len(value) <= MAX_PARAMS, f"Ensure this field has no more than {MAX_PARAMS} names.")
+_FINITE = AfterValidator(non_finite.null_non_finite)
+
+Slug = Annotated[str, Field(pattern=SLUG, min_length=1, max_length=MAX_NAME), _NOT_RESERVED]
 Text = Annotated[str, Field(max_length=MAX_TEXT)] | None
 Readme = Annotated[str, Field(max_length=MAX_README)] | None
 Word = Annotated[str, Field(max_length=MAX_WORD)] | None  # for a column that is searched
 Moment = Annotated[datetime, AfterValidator(_check_moment)]
 Tags = Annotated[AnyTags, Field(max_length=MAX_TAGS)]
-_FINITE = AfterValidator(non_finite.null_non_finite)
-JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object), _FINITE, AfterValidator(_check_size)]
-Params = Annotated[
-    dict[str, Any], BeforeValidator(_json_object), AfterValidator(_check_count), _FINITE, AfterValidator(_check_size)
-]
-
-
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object), _FINITE, _SMALL]
+Params = Annotated[dict[str, Any], BeforeValidator(_json_object), _FEW, _FINITE, _SMALL]
 Id = Annotated[int, Field(ge=0, le=_MAX_INTEGER)]
 Priority = Annotated[int, Field(ge=-1000, le=1000)]
 Ids = Annotated[list[Id], Field(max_length=MAX_IDS)]
-Charts = Annotated[list[dict[str, Any]] | dict[str, Any], _FINITE, AfterValidator(_check_size)]
+Charts = Annotated[list[dict[str, Any]] | dict[str, Any], _FINITE, _SMALL]
 MetricName = Annotated[str, Field(max_length=MAX_WORD)]
 _REPORTED = {"anyOf": [{"type": kind} for kind in ("number", "string", "null")]}  # see `non_finite.parse_reported`
 Measured = Annotated[float, BeforeValidator(non_finite.parse_reported), WithJsonSchema(_REPORTED)]
@@ -269,33 +263,24 @@ class NewMetric(Body):
     created_at: Moment | None = None
 
 
-def _check_hash(text: str | None) -> str | None:
-    if text and not revisions.is_foreign_hash(text):
-        raise ValueError("Not a commit: give its hash, 7 to 40 hexadecimal digits (64 of a SHA-256 repository).")
-    return text or None
+_NOT_A_HASH = "Not a commit: give its hash, 7 to 40 hexadecimal digits (64 of a SHA-256 repository)."
+_NOT_A_URL = f"Not a git URL: one line of at most {MAX_URL} characters that does not begin with `-`."
+_EMPTY_IS_NULL = AfterValidator(lambda text: text or None)
 
 
-def _check_branch(text: str | None) -> str | None:
-    if text and not revisions.is_ref(text):
-        raise ValueError("Not a valid name of a branch.")
-    return text or None
+def _is_git_url(text: str) -> bool:
+    return not text.startswith("-") and text.isprintable() and len(text) <= MAX_URL
 
 
-def _check_git_url(text: str | None) -> str | None:
-    if text and (text.startswith("-") or not text.isprintable() or len(text) > MAX_URL):
-        raise ValueError(f"Not a git URL: one line of at most {MAX_URL} characters that does not begin with `-`.")
-    return text or None
-
-
-Hash = Annotated[Text, AfterValidator(_check_hash)]
+Hash = Annotated[Text, _require(revisions.is_foreign_hash, _NOT_A_HASH), _EMPTY_IS_NULL]
 
 
 class NewCodeReference(Body):
-    branch: Annotated[Text, AfterValidator(_check_branch)] = None
+    branch: Annotated[Text, _require(revisions.is_ref, "Not a valid name of a branch."), _EMPTY_IS_NULL] = None
     commit: Hash = None
     head: Hash = None
     is_dirty: bool | None = None
-    git_url: Annotated[Text, AfterValidator(_check_git_url)] = None
+    git_url: Annotated[Text, _require(_is_git_url, _NOT_A_URL), _EMPTY_IS_NULL] = None
 
 
 class Login(Body):

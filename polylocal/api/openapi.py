@@ -72,16 +72,9 @@ def _responses(endpoint: Endpoint, schemas: Json) -> Json:
 
 def _page(item: Json) -> Json:
     link = {"anyOf": [{"type": "string"}, {"type": "null"}]}
-    return {
-        "type": "object",
-        "properties": {
-            "count": {"type": "integer"},
-            "next": link,
-            "previous": link,
-            "results": {"type": "array", "items": item},
-        },
-        "required": ["count", "next", "previous", "results"],
-    }
+    results = {"type": "array", "items": item}
+    properties = {"count": {"type": "integer"}, "next": link, "previous": link, "results": results}
+    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def _schema(model: Any, schemas: Json, mode: Any) -> Json:

@@ -105,12 +105,8 @@ def _check_credentials(request: HTTPConnection, found: Credentials | None) -> Cr
         return None
     if not found.user.is_active:
         raise NotAuthenticated("User inactive or deleted.")
-    _check_origin(request)
-    return found
-
-
-def _check_origin(request: HTTPConnection) -> None:
-    """Refuse the requests of other pages: browsers send cookies with them, and name the page in `Origin`."""
+    # refuse requests of other pages: browsers send cookies with them, and name the page in `Origin`
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
         raise NotAllowed("A page of another site sent this request.")
+    return found

@@ -5,7 +5,7 @@ A client that is refused at the handshake shows no reason, so every refusal is a
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,6 @@ from polylocal.api.kinds import TRAITS, kinds_with
 from polylocal.api.logs import Plain, follow, wait_for_growth
 from polylocal.api.shapes.streams import resources_frame
 from polylocal.engine.containers import Usage
-from polylocal.engine.machine import Gpu
 from polylocal.errors import EngineUnreachable, NotAllowed, NotAuthenticated, NotFound, PolylocalError
 from polylocal.files import logs
 from polylocal.statuses import Status, is_done
@@ -157,8 +156,9 @@ async def send_resources(client: Follower) -> None:
             await asyncio.sleep(SAMPLE_S)
             continue
         if before is not None:
-            cards = await run_in_threadpool(_gpus, client.call.context) if _has_gpus(run) else []
-            await client.send([resources_frame(run, before, sample, cards)])
+            has_gpus = bool((run.resources or {}).get("gpu"))
+            gpus = (await run_in_threadpool(client.call.context.machine)).gpus if has_gpus else []
+            await client.send([resources_frame(run, before, sample, gpus)])
         await asyncio.sleep(FIRST_SAMPLE_S if before is None else SAMPLE_S)
         before = sample
 
@@ -171,14 +171,6 @@ def _sample(context: ApiContext, run: Run) -> Usage | None:
         return context.usage(run.container_id)
     except (EngineUnreachable, PolylocalError):
         return None
-
-
-def _gpus(context: ApiContext) -> Sequence[Gpu]:
-    return context.machine().gpus
-
-
-def _has_gpus(run: Run) -> bool:
-    return bool((run.resources or {}).get("gpu"))
 
 
 def _not_running(run: Run) -> str:

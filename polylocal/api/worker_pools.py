@@ -59,16 +59,12 @@ class FairPool:
 
         Raises HTTPException 503: too many operations wait already; Cancelled: the client has left.
         """
-        async with _cancel_on_disconnect(request) as cancel, self._slot(holders, cancel):
-            return await anyio.to_thread.run_sync(work, limiter=self._limiter)
-
-    @asynccontextmanager
-    async def _slot(self, holders: Holders, cancel: Cancel) -> AsyncIterator[None]:
-        await self._acquire(holders, cancel)
-        try:
-            yield
-        finally:
-            self._release(holders)
+        async with _cancel_on_disconnect(request) as cancel:
+            await self._acquire(holders, cancel)
+            try:
+                return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+            finally:
+                self._release(holders)
 
     async def _acquire(self, holders: Holders, cancel: Cancel) -> None:
         if self._has_slot(holders):

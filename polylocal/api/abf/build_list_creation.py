@@ -327,9 +327,5 @@ def _command(build_for: Platform, source: _Source) -> str:
 
 
 def _resources(settings: Settings) -> Json | None:
-    found = {}
-    if settings.package_cpus:
-        found["cpu"] = {"limits": settings.package_cpus}
-    if settings.package_memory_mib:
-        found["memory"] = {"limits": settings.package_memory_mib}
-    return found or None
+    limits = {"cpu": settings.package_cpus, "memory": settings.package_memory_mib}
+    return {name: {"limits": amount} for name, amount in limits.items() if amount} or None

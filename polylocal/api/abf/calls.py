@@ -94,6 +94,14 @@ class AbfCall(BaseCall[Endpoint]):
     def value(self, name: str) -> object:
         return self.data.get(name) if isinstance(self.data, dict) else None
 
+    def named_owner(self, fields: Json) -> User | None:
+        """The user of the field `owner_id`, or the caller if there is no such field; None: the user does not exist."""
+        number = integer(fields.get("owner_id"))
+        try:
+            return self.user if number is None else self.store.users.by_id(number)
+        except NotFound:
+            return None
+
     # -- rights ---------------------------------------------------------------------------------------------------
 
     def project(self, project_id: int | None) -> Project:

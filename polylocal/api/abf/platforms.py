@@ -80,7 +80,8 @@ def create(call: AbfCall) -> Json | Response:
         problems.insert(0, "Name is invalid")
     if fields.get("distrib_type") not in kinds.KINDS:
         problems.append("Distrib type is not included in the list")
-    owner = _owner(fields, call.user, call.store, problems)
+    owner = call.named_owner(fields)
+    problems += [] if owner else ["Owner can't be blank"]
     if problems or owner is None:
         return failure("platform", "Platform has not been created", *problems)
     kind = fields["distrib_type"]
@@ -96,22 +97,13 @@ def create(call: AbfCall) -> Json | Response:
     return success("platform", made.id, message)
 
 
-def _owner(fields: Json, user: User, store: Store, problems: list[str]) -> User | None:
-    """The named owner, else `user`; None: there is no such user, which is added to `problems`."""
-    number = integer(fields.get("owner_id"))
-    try:
-        return user if number is None else store.users.by_id(number)
-    except NotFound:
-        problems.append("Owner can't be blank")
-        return None
-
-
 def update(call: AbfCall) -> Json | Response:
     platform = call.store.platforms.get(call.id())
     call.require(call.may_manage(platform))
     fields = call.section("platform")
     values, problems = _values_of_platform(fields)
-    owner = _owner(fields, call.user, call.store, problems)
+    owner = call.named_owner(fields)
+    problems += [] if owner else ["Owner can't be blank"]
     if problems or owner is None:
         return failure("platform", "Platform has not been updated", *problems)
     if platform.is_main and integer(fields.get("owner_id")) is not None:

@@ -9,11 +9,9 @@ from polylocal.api.abf import shapes
 from polylocal.api.abf.calls import AbfCall, Endpoint, failure, success
 from polylocal.api.abf.values import Json, boolean, integer, text
 from polylocal.api.bodies import is_reserved
-from polylocal.errors import InvalidInput, NotAllowed, NotFound
+from polylocal.errors import InvalidInput, NotFound
 from polylocal.git import revisions
 from polylocal.polyaxonfile.models import MAX_NAME, SLUG
-from polylocal.store import Store
-from polylocal.store.rows import Project, User
 
 _SUBJECT = "project"
 _VISIBILITIES = ("open", "hidden")
@@ -36,17 +34,13 @@ def get_id(call: AbfCall) -> Json:
     if owner is None:
         raise NotFound
     name = call.query("name") or ""
-    found = [project for project in _projects_of(owner, call.store) if project.name.casefold() == name.casefold()]
+    _, projects = call.store.projects.page(owner.username, public_only=False, limit=_MAX_PROJECTS, offset=0)
+    found = [project for project in projects if project.name.casefold() == name.casefold()]
     if not found:
         raise NotFound
     project = next((project for project in found if project.name == name), found[0])
     call.require(call.may_read(project))
     return {_SUBJECT: {**shapes.project_block(project, owner, call.base), "owner": shapes.member(owner)}}
-
-
-def _projects_of(owner: User, store: Store) -> list[Project]:
-    _, found = store.projects.page(owner.username, public_only=False, limit=_MAX_PROJECTS, offset=0)
-    return found
 
 
 def index(call: AbfCall) -> Json:
@@ -59,7 +53,8 @@ def index(call: AbfCall) -> Json:
 
 def create(call: AbfCall) -> Json | Response:
     fields = call.section(_SUBJECT)
-    owner, problems = _owner(fields, call.user, call.store), _problems(fields, is_new=True)
+    call.require(integer(fields.get("owner_id")) in (None, call.user.id) or call.user.is_superuser)
+    owner, problems = call.named_owner(fields), _problems(fields, is_new=True)
     if owner is None:
         problems.append("Owner can't be blank")
     if problems or owner is None:
@@ -76,19 +71,6 @@ def create(call: AbfCall) -> Json | Response:
     platforms.add_project(platforms.repositories([personal.id])[0], project)
     call.store.activities.add(call.user, "created", project)
     return success(_SUBJECT, project.id, "Project has been created successfully")
-
-
-def _owner(fields: Json, user: User, store: Store) -> User | None:
-    """The named owner; None: there is no such user. Only admins may name another user. Raises NotAllowed."""
-    number = integer(fields.get("owner_id"))
-    if number is None:
-        return user
-    if number != user.id and not user.is_superuser:
-        raise NotAllowed
-    try:
-        return store.users.by_id(number)
-    except NotFound:
-        return None
 
 
 def _problems(fields: Json, *, is_new: bool) -> list[str]:

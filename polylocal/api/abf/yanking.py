@@ -22,9 +22,7 @@ def yank(call: AbfCall) -> Json | Response:
     """The body may have a `reason`. It replaces an earlier one."""
     found, repository = _find_publishable(call)
     reason = call.value("reason")
-    if problem := _reason_problem(reason):
-        return failure(_SUBJECT, problem)
-    if problem := _kind_problem(found, call.store):
+    if problem := _reason_problem(reason) or _kind_problem(found, call.store):
         return failure(_SUBJECT, problem)
     if not call.store.build_lists.yank(found, str(reason or "").strip()):
         return failure(_SUBJECT, _absence_problem(found))
