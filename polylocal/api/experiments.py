@@ -129,7 +129,7 @@ _QUERY = (
 )
 _list = partial(Endpoint, "GET", many=True)
 _report = partial(Endpoint, "POST", access=Access.TRACK)
-_TOKEN = "A token for tracking"
+_TOKEN, _STATUS_ABOUT, _STATUS = "A token for tracking", "Report a status of the task", bodies.NewStatus
 
 ENDPOINTS = [
     _list("/api/v1/experiments", index_of_all, "Experiments of all projects", Access.USER, answer=ExperimentItem),
@@ -150,16 +150,9 @@ ENDPOINTS = [
     ),
     Endpoint("PATCH", _ENTRY, refuse_change, "Refused: history stays", Access.WRITE, status=400),
     _list(_HISTORY, job_statuses, "The history of the task", answer=StatusItem),
-    _report(
-        _HISTORY,
-        runs.add_status,
-        "Report a status of the task",
-        body=bodies.NewStatus,
-        answer=ExperimentStatusItem,
-        status=201,
-    ),
+    _report(_HISTORY, runs.add_status, _STATUS_ABOUT, body=_STATUS, answer=ExperimentStatusItem, status=201),
     Endpoint("GET", _ENTRY, runs.status, "An entry of it", answer=ExperimentStatusItem),
-    _report(f"{_JOBS}/{{uuid}}/_reconcile", runs.reconcile, "Report a status of the task again", body=bodies.NewStatus),
+    _report(f"{_JOBS}/{{uuid}}/_reconcile", runs.reconcile, f"{_STATUS_ABOUT} again", body=_STATUS),
     _report(f"{_ONE}/ephemeraltoken", runs.token, _TOKEN, answer=TokenItem),
     _report(f"{_ONE}/token", runs.token, _TOKEN, answer=TokenItem),
 ]

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from starlette.responses import Response, StreamingResponse
@@ -23,14 +23,9 @@ _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 class GeneratedResponse(StreamingResponse):
     """Streams the output of a program or thread while it is produced. The program runs as long as the client reads."""
 
-    def __init__(
-        self,
-        pieces: Iterator[bytes],
-        status: int = 200,
-        headers: dict[str, str] | None = None,
-        media: str | None = None,
-    ) -> None:
-        super().__init__(stream(pieces, of_program=True), status, headers, media)
+    def __init__(self, pieces: Iterator[bytes], *arguments: Any, **more: Any) -> None:
+        """The further arguments are those of StreamingResponse."""
+        super().__init__(stream(pieces, of_program=True), *arguments, **more)
 
 
 class OpenFileResponse(StreamingResponse):

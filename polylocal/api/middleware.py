@@ -109,13 +109,9 @@ class OriginCheck(ConnectionMiddleware):
 class QueryLimit(ConnectionMiddleware):
     """Refuses query strings with too many parameters, which take long to parse."""
 
-    def __init__(self, app: ASGIApp, max_parameters: int = MAX_PARAMETERS) -> None:
-        super().__init__(app)
-        self._max = max_parameters
-
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get("query_string", b"").count(b"&") >= self._max:
-            await _refuse(scope, receive, send, 400, f"The query string has more than {self._max} parameters.")
+        if scope.get("query_string", b"").count(b"&") >= MAX_PARAMETERS:
+            await _refuse(scope, receive, send, 400, f"The query string has more than {MAX_PARAMETERS} parameters.")
             return
         await self._app(scope, receive, send)
 

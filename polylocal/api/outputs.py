@@ -32,7 +32,7 @@ def download(call: Call) -> Response:
         raise NotFound("The run has no outputs.")
     name = f"{call.run.unique_name.replace('.', '_')}.tar.gz"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return GeneratedResponse(_archive(folder), headers=headers, media="application/gzip")
+    return GeneratedResponse(_archive(folder), headers=headers, media_type=_GZIP)
 
 
 def tree(call: Call) -> TreeItem:

@@ -7,8 +7,9 @@ documented path, on the API's origin, as does a browser that can't reach the ser
 
 import html
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote_plus
 
@@ -81,25 +82,19 @@ class Proxy:
         found: list[BaseRoute] = []
         for scope in SCOPES:
             for path in (scope.path, f"{scope.path}/{{rest:path}}"):
-                found.append(Route(path, self._http_endpoint(scope), methods=_METHODS))
-                found.append(WebSocketRoute(path, self._websocket_endpoint(scope)))
+                found.append(Route(path, partial(self._answer_at_path, scope=scope), methods=_METHODS))
+                found.append(WebSocketRoute(path, partial(self._join_at_path, scope=scope)))
         return found
 
-    def _http_endpoint(self, scope: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-        async def answer(request: Request) -> Response:
-            if request.scope.get(BRIDGE):
-                raise NotFound
-            async with self._requests.admit(request):
-                found = await run_in_threadpool(self._at_path, request, scope)
-            return await self._forwarder.forward(request, found) if isinstance(found, Target) else found
+    async def _answer_at_path(self, request: Request, scope: Endpoint) -> Response:
+        if request.scope.get(BRIDGE):
+            raise NotFound
+        async with self._requests.admit(request):
+            found = await run_in_threadpool(self._at_path, request, scope)
+        return await self._forwarder.forward(request, found) if isinstance(found, Target) else found
 
-        return answer
-
-    def _websocket_endpoint(self, scope: Endpoint) -> Callable[[WebSocket], Awaitable[None]]:
-        async def bridge(socket: WebSocket) -> None:
-            await self._join(socket, lambda: self._socket_at_path(socket, scope))
-
-        return bridge
+    async def _join_at_path(self, socket: WebSocket, scope: Endpoint) -> None:
+        await self._join(socket, lambda: self._socket_at_path(socket, scope))
 
     def _at_path(self, request: Request, scope: Endpoint) -> Response | Target:
         """The program that answers at this path, a redirect, or a page of ours."""

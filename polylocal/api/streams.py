@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,29 +180,26 @@ def _not_running(run: Run) -> str:
 
 def routes(context: ApiContext) -> list[BaseRoute]:
     return [
-        WebSocketRoute(endpoint.path, _route(endpoint, context, handler, is_old=endpoint.path.startswith("/ws/")))
+        WebSocketRoute(endpoint.path, partial(_accept, endpoint=endpoint, handler=handler, context=context))
         for endpoint, handler in _TABLE
     ]
 
 
-def _route(endpoint: Endpoint, context: ApiContext, handler: Handler, *, is_old: bool) -> Any:
-    async def accept(socket: WebSocket) -> None:
-        await socket.accept()
-        client = Follower(Call(socket, endpoint, context), socket, is_old)
-        try:
-            async with context.quotas.requests.admit(socket):
-                await run_in_threadpool(_admit, client.call)
-        except (NotAuthenticated, NotAllowed, NotFound) as error:
-            missing = f"{TRAITS[client.call.kind].noun} was not found"
-            await client.refuse(missing if isinstance(error, NotFound) else str(error))
-        except HTTPException as error:  # the user's quota is used up
-            await client.refuse(error.detail)
-        else:
-            await _run_handler(client, handler)
-        with suppress(WebSocketDisconnect, RuntimeError):  # the client may have left
-            await socket.close()
-
-    return accept
+async def _accept(socket: WebSocket, endpoint: Endpoint, handler: Handler, context: ApiContext) -> None:
+    await socket.accept()
+    client = Follower(Call(socket, endpoint, context), socket, is_old=endpoint.path.startswith("/ws/"))
+    try:
+        async with context.quotas.requests.admit(socket):
+            await run_in_threadpool(_admit, client.call)
+    except (NotAuthenticated, NotAllowed, NotFound) as error:
+        missing = f"{TRAITS[client.call.kind].noun} was not found"
+        await client.refuse(missing if isinstance(error, NotFound) else str(error))
+    except HTTPException as error:  # the user's quota is used up
+        await client.refuse(error.detail)
+    else:
+        await _run_handler(client, handler)
+    with suppress(WebSocketDisconnect, RuntimeError):  # the client may have left
+        await socket.close()
 
 
 async def _run_handler(client: Follower, handler: Handler) -> None:

@@ -8,9 +8,9 @@ from polylocal import __version__
 from polylocal.api import rights
 from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, refusal
-from polylocal.api.paging import envelope, number, window
+from polylocal.api.paging import envelope, number
 from polylocal.api.run_objects import items, table_rows
-from polylocal.api.runs import FILTERS
+from polylocal.api.runs import FILTERS, selection
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.platform import LogHandlerItem, VersionsItem
 from polylocal.api.shapes.runs import RunItem
@@ -60,12 +60,8 @@ def runs(call: Call) -> Json:
 
 def _of_project(call: Call, project: Project, kind: Kind | None) -> Json:
     """A page of runs of a kind, or of all kinds. Each run also has the keys of the lists of its kind."""
-    query, sort = call.query("query"), call.query("sort")
-    queries.check_sort(sort, kind)
-    limit, offset = window(call.request)
-    count, found = call.store.runs.page(
-        project, kind, query=query, sort=sort, limit=limit, offset=offset, only_open=call.flag("open")
-    )
+    queries.check_sort(call.query("sort"), kind)
+    count, found = call.store.runs.page(project, kind, only_open=call.flag("open"), **selection(call))
     return envelope(call.request, count, _rows_with_items(found, call.user, call.context))
 
 

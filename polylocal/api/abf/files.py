@@ -199,14 +199,13 @@ def _is_open(call: AbfCall, platform: str) -> bool:
 
 
 _STORE, _UPLOAD, _DOWNLOADS = "/api/v1/file_stores", "/api/v1/upload", "/downloads"
+_PATH = f"{_DOWNLOADS}/{{path:path}}"
 _anonymous = partial(Endpoint, "GET", is_anonymous=True)
 
 ENDPOINTS = [
     Endpoint("GET", _STORE, find, "Find a file by its sha1: `hash=`", "any user"),
     _anonymous(f"{_STORE}/{{sha1}}", show, "Get a file", "anyone; files of a hidden project: its readers"),
     Endpoint("POST", _UPLOAD, upload, "Store a file: the part `file_store[file]`", "any user", is_upload=True),
-    _anonymous(
-        f"{_DOWNLOADS}/{{path:path}}", download, "Repositories and containers", "anyone; a hidden platform: its owner"
-    ),
+    _anonymous(_PATH, download, "Repositories and containers", "anyone; a hidden platform: its owner"),
     _anonymous(_DOWNLOADS, download, "The platforms", "anyone"),
 ]

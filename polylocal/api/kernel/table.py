@@ -6,7 +6,7 @@ and its `ErrorRenderer` contain the differences: how callers are admitted, and h
 
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -78,19 +78,17 @@ class Table(Generic[AnyEndpoint, AnyCall]):
         by_path: dict[str, dict[str, AnyEndpoint]] = defaultdict(dict)
         for endpoint in self.endpoints:
             by_path[endpoint.path][endpoint.method] = endpoint
-        return [Route(path, self._route(methods, context), methods=_METHODS) for path, methods in by_path.items()]
+        return [
+            Route(path, partial(self._route, methods=methods, context=context), methods=_METHODS)
+            for path, methods in by_path.items()
+        ]
 
-    def _route(
-        self, methods: Mapping[str, AnyEndpoint], context: ApiContext
-    ) -> Callable[[Request], Awaitable[Response]]:
-        async def answer(request: Request) -> Response:
-            endpoint = methods.get("GET" if request.method == "HEAD" else request.method)
-            if endpoint is None:
-                raise HTTPException(405, headers={"Allow": ", ".join(methods)})
-            call = self.call(request, endpoint, context)
-            return long_responses.while_permitted(call, await self._answer(request, call))
-
-        return answer
+    async def _route(self, request: Request, methods: Mapping[str, AnyEndpoint], context: ApiContext) -> Response:
+        endpoint = methods.get("GET" if request.method == "HEAD" else request.method)
+        if endpoint is None:
+            raise HTTPException(405, headers={"Allow": ", ".join(methods)})
+        call = self.call(request, endpoint, context)
+        return long_responses.while_permitted(call, await self._answer(request, call))
 
     async def _answer(self, request: Request, call: AnyCall) -> Response:
         endpoint, quotas = call.endpoint, call.context.quotas
