@@ -30,14 +30,14 @@ os.environ["NO_COLOR"] = "1"
 
 def routes() -> str:
     """Every route, with its access rule and response."""
-    rows = ["| method | path | | who | answers | stands |", "|---|---|---|---|---|---|"]
+    rows = ["| method | path | | access | response | supported |", "|---|---|---|---|---|---|"]
     for endpoint in [*api.ENDPOINTS, *streams.ENDPOINTS, *proxy.SCOPES]:
         path = re.sub(r"\{(\w+):\w+\}", r"{\1}", endpoint.path)
         answer = getattr(endpoint.answer, "__name__", "") if endpoint.answer else ""
         answer = "object" if answer == "dict" else answer
         if endpoint.method == "WS":
             answer = "frames"
-        stands = "refused, with the reason" if endpoint.about.startswith("Refused") else "works"
+        supported = "no: refused, with the reason" if endpoint.about.startswith("Refused") else "yes"
         shape = f"page of `{answer}`" if endpoint.many else f"`{answer}`" if answer else _media(endpoint.media)
         cells = (
             endpoint.method,
@@ -45,7 +45,7 @@ def routes() -> str:
             endpoint.about,
             endpoint.access,
             f"{endpoint.status} {shape}".strip(),
-            stands,
+            supported,
         )
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
@@ -91,7 +91,7 @@ def build_transitions() -> str:
 
 
 def abf_routes() -> str:
-    rows = ["| method | path | | who |", "|---|---|---|---|"]
+    rows = ["| method | path | | access |", "|---|---|---|---|"]
     for endpoint in abf.ENDPOINTS:
         path = re.sub(r"\{(\w+):\w+\}", r"{\1}", endpoint.path)
         shown = f"`{path}.json`" if path.startswith("/api/") else f"`{path}`"
