@@ -26,8 +26,8 @@ class ApiContext(InstallationContext):
     engine_state: Callable[[], str | None]  # why nothing can run now; None: the engine answers
     scheduler_state: Callable[[], str | None]  # the same for the supervisor
     queue_state: Callable[[], QueueState]  # the runs that the runner works on, and its retries
-    disk_usage: Callable[[float | None], Sequence[Item]]  # what uses disk space, with a budget of images in GiB
-    free_disk: Callable[[float | None], Sequence[Item]]  # removes what is not needed, with the same budget
+    disk_usage: Callable[[float | None], Sequence[Item]]  # items on the disk, with a budget of images in GiB
+    free_disk: Callable[[float | None], Sequence[Item]]  # removes items that are not needed, with the same budget
     image_sizes: Callable[[], Iterable[tuple[str, int]]]  # (uuid of the build, bytes)
     reaches_containers: Callable[[], bool]  # if False, container ports are published on loopback
     has_image: Callable[[str], bool]  # whether the engine has an image with this name

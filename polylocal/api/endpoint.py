@@ -93,7 +93,7 @@ class Call(BaseCall[Endpoint]):
         return bodies.read(model, self.data)
 
     def note(self, action: str, thing: Project | Run) -> None:
-        """Note in the activity log what a person did. A run's own actions are in its history."""
+        """Note a person's action in the activity log. A run's own actions are in its history."""
         if self.run_pk is None:
             self.store.activities.add(self.user, action, thing)
 
@@ -196,7 +196,7 @@ class Call(BaseCall[Endpoint]):
             raise NotFound
 
     def _check_run_token(self, project: Project, reads_only: bool) -> None:
-        """A run's token reads its own project, and writes what the run itself may write. Raises NotAllowed."""
+        """Check the access of a run's token: it reads its own project, and changes its own run. Raises NotAllowed."""
         own = self.store.runs.by_pk(self.run_pk or 0)
         endpoint = self.endpoint
         is_about_itself = endpoint.access is Access.TRACK and endpoint.kind == own.kind and self.number("id") == own.id

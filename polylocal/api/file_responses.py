@@ -69,12 +69,12 @@ def cacheable_file(file: BinaryIO, media: str, variant: str = "") -> OpenFileRes
     return OpenFileResponse(file, _rest(file), media, {"ETag": tag, "Accept-Ranges": "bytes"})
 
 
-def requested_range(answer: OpenFileResponse, asked: str | None, only_if: str | None) -> Response:
+def requested_range(answer: OpenFileResponse, wanted: str | None, only_if: str | None) -> Response:
     """The requested range of bytes (RFC 9110, section 14), or the whole file without one.
 
-    `asked`: the header `Range`. `only_if`: the header `If-Range`; a tag other than the answer's means the whole file.
+    `wanted`: the header `Range`. `only_if`: the header `If-Range`; a tag other than the answer's means the whole file.
     """
-    span = _span(asked or "", answer.size)
+    span = _span(wanted or "", answer.size)
     if span is None or (only_if is not None and only_if != answer.headers.get("etag")):
         return answer
     begin, end = span
@@ -87,12 +87,12 @@ def requested_range(answer: OpenFileResponse, asked: str | None, only_if: str | 
     return OpenFileResponse(answer.file, end - begin, answer.headers["content-type"], headers, status=206)
 
 
-def _span(asked: str, size: int) -> tuple[int, int] | None:
+def _span(wanted: str, size: int) -> tuple[int, int] | None:
     """The first byte of the range and the one after its last; the range is empty if the first is not less.
 
     None: there is no range, or several, which a server may ignore.
     """
-    found = _RANGE.fullmatch(asked.replace(" ", ""))
+    found = _RANGE.fullmatch(wanted.replace(" ", ""))
     if found is None:
         return None
     first, last = found.groups()

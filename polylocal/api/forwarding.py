@@ -95,7 +95,7 @@ class Forwarder:
             if request.method in _WITHOUT_EFFECT and await self._is_starting(run):
                 return starting_page(f"{run.unique_name} is starting")
             log.info("run=%s: its page did not answer: %r", run.label, error)
-            text = f"{html.escape(run.unique_name)} did not answer; its log may say why."
+            text = f"{html.escape(run.unique_name)} did not answer; its log may have the reason."
             return pages.page(502, "No answer", text)
         if answer.status_code < 200:  # it switched to another protocol
             await answer.aclose()
@@ -193,9 +193,9 @@ class Forwarder:
         return PROGRAMS[run.kind].credentials(run, self._home)
 
 
-def starting_page(what: str) -> Response:
+def starting_page(state: str) -> Response:
     """The page of a program that does not answer yet. It reloads itself."""
-    answer = pages.page(503, "Starting", f"{html.escape(what)}. This page looks again every second.")
+    answer = pages.page(503, "Starting", f"{html.escape(state)}. This page reloads every second.")
     answer.headers["Refresh"] = answer.headers["Retry-After"] = str(_STARTING_S)
     return answer
 
@@ -240,7 +240,7 @@ async def _stream_body(answer: httpx2.Response) -> AsyncIterator[bytes]:
 
 
 async def _relay(socket: WebSocket, other: ClientConnection, over: asyncio.Event) -> None:
-    """Pass messages on until one end closes, then close the other alike; or until the permission ends."""
+    """Pass messages on until one end closes, then close the other with the same code; or until the permission ends."""
     from websockets.exceptions import ConnectionClosedError
 
     async def out() -> None:

@@ -49,3 +49,7 @@ TRAITS: Mapping[Kind, Traits] = {
 def kinds_with(trait: str) -> list[Kind]:
     """The kinds of the Polyaxon API that have this trait."""
     return [kind for kind in POLYAXON_KINDS if getattr(TRAITS[kind], trait)]
+
+
+def with_article(kind: Kind) -> str:
+    return f"{'an' if kind is Kind.EXPERIMENT else 'a'} {kind}"

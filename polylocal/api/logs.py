@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty_response, refusal, run_path
 from polylocal.api.feed import Feed, Wakeup
 from polylocal.api.file_responses import growing_file
-from polylocal.api.kinds import kinds_with
+from polylocal.api.kinds import kinds_with, with_article
 from polylocal.api.worker_pools import stream
 from polylocal.errors import NotFound
 from polylocal.files import logs
@@ -73,11 +73,11 @@ class Plain(logs.Tail):
 
 
 async def follow(source: Plain | logs.Stamped, run: Run, store: Store, feed: Feed) -> AsyncIterator[bytes]:
-    """The log from its beginning, and what is added to it until the run is done."""
+    """The log from its beginning, and its new bytes until the run is done."""
     with feed.of(source.path, run) as wakeup:
         while True:
             wakeup.runs.clear()
-            # asked before the log is read: what the run wrote before its end is then read below
+            # read before the log: all that the run wrote before its end is then read below
             is_over = await run_in_threadpool(_is_over, store, run)
             async for chunk in iterate_in_threadpool(source.read()):
                 yield chunk
@@ -108,8 +108,8 @@ ENDPOINTS = [
     for kind in kinds_with("is_carried_out")
     for path in [f"{run_path(kind)}/logs"]
     for endpoint in (
-        Endpoint("GET", path, show, f"The log of a {kind}", media=_MEDIA, query=_QUERY),
-        Endpoint("POST", path, append, f"Add lines to the log of a {kind}", Access.TRACK),
+        Endpoint("GET", path, show, f"The log of {with_article(kind)}", media=_MEDIA, query=_QUERY),
+        Endpoint("POST", path, append, f"Add lines to the log of {with_article(kind)}", Access.TRACK),
     )
 ]
 _TASK = f"{run_path(Kind.EXPERIMENT)}/jobs/{{jid:id}}/logs"

@@ -58,7 +58,7 @@ class _Figures(Collector):
         self._figures: tuple[float, Figures] | None = None
 
     def describe(self) -> Iterable[Metric]:
-        return []  # else registering would count already
+        return []  # otherwise the registration would count already
 
     def collect(self) -> Iterable[Metric]:
         figures = self._current()

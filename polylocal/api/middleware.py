@@ -32,7 +32,7 @@ _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:@/\[\]]*)(:[0-9]{0,5})?")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # names that always mean this machine, so that no page of others has them; containers use the last one
 _OUR_NAMES = frozenset({"localhost", "host.docker.internal"})
-# added to every response that has none of its own: no browser may treat data as a page
+# added to every response without these headers: no browser may treat data as a page
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
@@ -88,7 +88,7 @@ class OriginCheck(ConnectionMiddleware):
         if scope["type"] == "http" and scope["method"] in _SAFE:
             return None
         origin = headers.get("origin")
-        if origin is None:  # a browser that omits it still says how its page is related to us
+        if origin is None:  # a browser that omits it still reports how its page is related to ours
             is_own = headers.get("sec-fetch-site", "none") in ("none", "same-origin")
         else:
             netloc = _netloc(origin)
@@ -117,7 +117,7 @@ class QueryLimit(ConnectionMiddleware):
 
 
 class ConcurrencyLimit(ConnectionMiddleware):
-    """Answers 503 with `Retry-After` to requests beyond what the daemon can work on at a time."""
+    """Answers 503 with `Retry-After` to requests beyond the number that the daemon can work on at a time."""
 
     def __init__(self, app: ASGIApp, max_working: int = MAX_WORKING, max_open: int = MAX_OPEN) -> None:
         super().__init__(app)

@@ -59,7 +59,7 @@ def _responses(endpoint: Endpoint, schemas: Json) -> Json:
     detail = {"application/json": {"schema": {"$ref": "#/components/schemas/Detail"}}}
     responses = {str(endpoint.status): good}
     if endpoint.body or endpoint.query or endpoint.is_upload or endpoint.method == "POST":
-        responses["400"] = {"description": "All that is wrong with what was sent", "content": {"application/json": {}}}
+        responses["400"] = {"description": "All problems of the request", "content": {"application/json": {}}}
     if endpoint.access is not Access.ANYONE:
         responses["401"] = {"description": "Not authenticated", "content": detail}
         responses["403"] = {"description": "Not allowed", "content": detail}

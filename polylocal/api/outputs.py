@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from polylocal.api.endpoint import Call, Endpoint, Query, refusal, run_path
 from polylocal.api.file_responses import GeneratedResponse, attachment
-from polylocal.api.kinds import kinds_with
+from polylocal.api.kinds import kinds_with, with_article
 from polylocal.api.shapes.runs import TreeItem
 from polylocal.errors import NotFound
 from polylocal.files import folders
@@ -140,8 +140,8 @@ def _endpoints(kind: Kind) -> list[Endpoint]:
     one = f"{run_path(kind)}/outputs"
     media = "application/octet-stream"
     return [
-        Endpoint("GET", one, download, f"Download the outputs of a {kind}", media=_GZIP),
-        Endpoint("GET", f"{one}/download", download, f"Download the outputs of a {kind}", media=_GZIP),
+        Endpoint("GET", one, download, f"Download the outputs of {with_article(kind)}", media=_GZIP),
+        Endpoint("GET", f"{one}/download", download, f"Download the outputs of {with_article(kind)}", media=_GZIP),
         Endpoint("GET", f"{one}/tree", tree, "List a folder of the outputs", answer=TreeItem, query=_PATH),
         Endpoint("GET", f"{one}/files", file, "Get one file of the outputs", media=media, query=_PATH),
     ]

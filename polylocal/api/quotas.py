@@ -53,7 +53,7 @@ def credential_of(request: HTTPConnection) -> str:
 
 
 class Quota:
-    """One limit. Thread-safe, since containers have an event loop of their own."""
+    """One limit. Thread-safe, since containers have a separate event loop."""
 
     def __init__(self, noun: str, slots: int, *, reserved: int, reserved_below: int, **shares: int) -> None:
         """`noun`: in messages. `shares`: the slots that one holder of each kind may have, as `user=`, `run=`.

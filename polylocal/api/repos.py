@@ -184,7 +184,7 @@ ENDPOINTS = [
     _write_long("POST", f"{_REPO}/external", external, "Use the code of a git URL", body=bodies.ExternalRepo),
     _write_long("POST", f"{_REPO}/sync", sync, "Fetch new commits from the git URL"),
     Endpoint("GET", _REPO, show, "About the code of a project", answer=RepoItem),
-    _write("PATCH", _REPO, update, "Change who may read the code", body=bodies.ChangedRepo, answer=RepoItem),
+    _write("PATCH", _REPO, update, "Make the code public or private", body=bodies.ChangedRepo, answer=RepoItem),
     _write("PUT", _REPO, update, "The same", body=bodies.ChangedRepo, answer=RepoItem),
     _write("DELETE", _REPO, delete, "Delete the code of a project", status=204),
 ]

@@ -96,7 +96,7 @@ def _name(group: Run, member: Member) -> str:
 
 
 def _value(member: Member, metric: SearchMetric) -> float | None:
-    """The last value of an experiment that succeeded; None: it failed, so the value says nothing about its params."""
+    """The last value of an experiment that succeeded; None: it failed, so its value is not comparable."""
     return member.last_metric.get(metric.name) if member.status == Status.SUCCEEDED else None
 
 

@@ -1,4 +1,4 @@
-"""Runs as JSON objects with the values that other rows and files have: in lists, by themselves, and in tables."""
+"""Runs as JSON objects with values from other rows and from files: in lists, as details, and in tables."""
 
 from collections.abc import Callable, Mapping, Sequence
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from polylocal.api import bodies, bookmarks, run_creation, secrets_owner
 from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty_response, refusal, run_path, runs_path
-from polylocal.api.kinds import TRAITS
+from polylocal.api.kinds import TRAITS, with_article
 from polylocal.api.paging import LIMIT, envelope, page, window
 from polylocal.api.run_objects import detail, items
 from polylocal.api.shapes import Json
@@ -223,52 +223,52 @@ def listing(kind: Kind, handler: Callable[[Call], Json] = index, more: tuple[Que
 
 
 def creation(kind: Kind) -> Endpoint:
-    about, body, answer = f"Create a {kind}", bodies.NewRunBody, SHAPES[kind].detail
+    about, body, answer = f"Create {with_article(kind)}", bodies.NewRunBody, SHAPES[kind].detail
     return Endpoint("POST", runs_path(kind), create, about, Access.WRITE, body, answer, status=201)
 
 
 def common(kind: Kind) -> list[Endpoint]:
     """The endpoints of every kind."""
     one, detail, entry = run_path(kind), SHAPES[kind].detail, SHAPES[kind].status
-    history = f"{one}/statuses"
-    about = f"Report a status of a {kind}"
+    history, a_run = f"{one}/statuses", with_article(kind)
+    about = f"Report a status of {a_run}"
     return [
-        Endpoint("GET", one, show, f"Get a {kind}", answer=detail),
-        Endpoint("PATCH", one, update, f"Change a {kind}", Access.TRACK, bodies.ChangedRun, detail),
-        Endpoint("PUT", one, update, f"Change a {kind}", Access.WRITE, bodies.ChangedRun, detail),
-        Endpoint("DELETE", one, delete, f"Stop and delete a {kind}", Access.WRITE, status=204),
-        Endpoint("POST", f"{one}/archive", archive, f"Archive a {kind}", Access.WRITE),
+        Endpoint("GET", one, show, f"Get {a_run}", answer=detail),
+        Endpoint("PATCH", one, update, f"Change {a_run}", Access.TRACK, bodies.ChangedRun, detail),
+        Endpoint("PUT", one, update, f"Change {a_run}", Access.WRITE, bodies.ChangedRun, detail),
+        Endpoint("DELETE", one, delete, f"Stop and delete {a_run}", Access.WRITE, status=204),
+        Endpoint("POST", f"{one}/archive", archive, f"Archive {a_run}", Access.WRITE),
         Endpoint("POST", f"{one}/restore", restore, f"Restore an archived {kind}", Access.WRITE, finds_archived=True),
-        Endpoint("GET", history, statuses, f"The history of a {kind}", answer=entry, many=True, query=_PAGE),
+        Endpoint("GET", history, statuses, f"The history of {a_run}", answer=entry, many=True, query=_PAGE),
         Endpoint("POST", history, add_status, about, Access.TRACK, bodies.NewStatus, entry, status=201),
         Endpoint("GET", f"{history}/{{uuid}}", status, "An entry of the history", answer=entry),
-        *bookmarks.of_path(one, f"a {kind}"),
+        *bookmarks.of_path(one, a_run),
     ]
 
 
 def carried_out(kind: Kind) -> list[Endpoint]:
     """The further endpoints of the kinds that run in containers: all but groups."""
-    one = run_path(kind)
-    code, about, own_token = f"{one}/coderef", f"Report the code of a {kind}", "A token for the run itself"
+    one, a_run = run_path(kind), with_article(kind)
+    code, about, own_token = f"{one}/coderef", f"Report the code of {a_run}", "A token for the run itself"
     body, answer = bodies.NewCodeReference, CodeReferenceItem
     return [
-        Endpoint("POST", f"{one}/stop", stop, f"Stop a {kind}", Access.WRITE),
-        Endpoint("GET", code, code_reference, f"The code of a {kind}", answer=answer),
+        Endpoint("POST", f"{one}/stop", stop, f"Stop {a_run}", Access.WRITE),
+        Endpoint("GET", code, code_reference, f"The code of {a_run}", answer=answer),
         Endpoint("POST", code, add_code_reference, about, Access.TRACK, body, answer, status=201),
-        Endpoint("POST", f"{one}/_heartbeat", heartbeat, f"Report that a {kind} is alive", Access.TRACK),
+        Endpoint("POST", f"{one}/_heartbeat", heartbeat, f"Report that {a_run} is alive", Access.TRACK),
         Endpoint("POST", f"{one}/_reconcile", reconcile, "Report a status again", Access.TRACK, bodies.NewStatus),
         Endpoint("POST", f"{one}/impersonatetoken", token, own_token, Access.TRACK, answer=TokenItem),
     ]
 
 
 def cloning(kind: Kind) -> list[Endpoint]:
-    one, body, answer = run_path(kind), bodies.Cloning, SHAPES[kind].detail
+    one, a_run, body, answer = run_path(kind), with_article(kind), bodies.Cloning, SHAPES[kind].detail
     return [
         Endpoint("POST", f"{one}/{word}", partial(clone, word, past), about, Access.WRITE, body, answer, status=201)
         for word, past, about in (
-            ("restart", "restarted", f"Run a {kind} again from the start, with outputs of its own"),
-            ("resume", "resumed", f"Run a {kind} again in the outputs of the original"),
-            ("copy", "copied", f"Run a {kind} again with a copy of its outputs"),
+            ("restart", "restarted", f"Run {a_run} again from the start, with its own outputs"),
+            ("resume", "resumed", f"Run {a_run} again in the outputs of the original"),
+            ("copy", "copied", f"Run {a_run} again with a copy of its outputs"),
         )
     ]
 

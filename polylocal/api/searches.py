@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from polylocal.api import bodies
 from polylocal.api.endpoint import Access, Call, Endpoint, empty_response, run_path
-from polylocal.api.kinds import kinds_with
+from polylocal.api.kinds import kinds_with, with_article
 from polylocal.api.paging import page
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.base import shaped
@@ -88,7 +88,7 @@ def _of_charts(kind: Kind) -> list[Endpoint]:
     path = f"{run_path(kind)}/chartviews"
     one, new, changed, item = f"{path}/{{cid:id}}", bodies.NewChartView, bodies.ChangedChartView, ChartViewItem
     return [
-        Endpoint("GET", path, chart_views, f"The chart views of a {kind}", answer=item, many=True),
+        Endpoint("GET", path, chart_views, f"The chart views of {with_article(kind)}", answer=item, many=True),
         Endpoint("POST", path, add_chart_view, "Save a chart view", Access.WRITE, new, item, status=201),
         Endpoint("GET", one, chart_view, "Get a chart view", answer=item),
         Endpoint("PATCH", one, update_chart_view, "Change a chart view", Access.WRITE, changed, item),

@@ -12,7 +12,7 @@ from polylocal.store.rows import Run, User
 def of_clone(caller: User, original: Run, specification: Specification, *, wants_own: bool) -> int:
     """The id of the user whose secrets a restart, resume or copy gets. Raises NotAllowed.
 
-    `specification`: of the new run. `wants_own`: the caller asks for their own secrets.
+    `specification`: of the new run. `wants_own`: the caller wants their own secrets.
     """
     owner = original.secrets_user_id
     if wants_own or owner == caller.id:

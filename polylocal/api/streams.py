@@ -22,7 +22,7 @@ from polylocal.api import access
 from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Call, Endpoint
 from polylocal.api.kernel import long_responses
-from polylocal.api.kinds import TRAITS, kinds_with
+from polylocal.api.kinds import TRAITS, kinds_with, with_article
 from polylocal.api.logs import Plain, follow, wait_for_growth
 from polylocal.api.shapes.streams import resources_frame
 from polylocal.engine.containers import Usage
@@ -244,12 +244,15 @@ async def _run_until_disconnect(socket: WebSocket, work: Awaitable[None], over: 
 
 def _table() -> Iterator[tuple[Endpoint, Handler]]:
     for kind in kinds_with("is_carried_out"):
-        one = f"/{{user}}/{{project}}/{kind.plural}/{{id:id}}"
+        one, a_run = f"/{{user}}/{{project}}/{kind.plural}/{{id:id}}", with_article(kind)
         for task in [one, f"{one}/jobs/{{jid:id}}"] if TRAITS[kind].is_tracked else [one]:
             for path in (f"/ws/v1{task}/logs", f"/api/v1{task}/logs/stream", f"/ws/v1{task}/logs/stream"):
-                yield Endpoint("WS", path, _no_request, f"Follow the log of a {kind}"), send_logs
+                yield Endpoint("WS", path, _no_request, f"Follow the log of {a_run}"), send_logs
             for path in (f"/ws/v1{task}/resources", f"/api/v1{task}/resources"):
-                yield Endpoint("WS", path, _no_request, f"Follow the use of resources by a {kind}"), send_resources
+                yield (
+                    Endpoint("WS", path, _no_request, f"Follow the use of resources by {a_run}"),
+                    send_resources,
+                )
 
 
 def _no_request(call: Call) -> None:

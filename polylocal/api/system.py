@@ -33,7 +33,7 @@ def chart_version(call: Call) -> Json:
 
 
 def log_handler(call: Call) -> LogHandlerItem:
-    """No dsn: the original clients report their crashes to nobody."""
+    """No dsn: so the original clients report no crashes."""
     return {"dsn": None, "environment": "polylocal", "tags": {"polylocal": __version__}}
 
 
@@ -53,7 +53,7 @@ def runs(call: Call) -> Json:
     if named := call.query("project"):
         return _of_project(call, _find_project(named, call.user, call.store), Kind(kind) if kind else None)
     if call.query("query") or call.query("sort"):
-        raise refusal("`query` and `sort` need the `project` whose runs are meant: `user/name`.")
+        raise refusal("`query` and `sort` need a `project`: `user/name`.")
     found = call.store.runs.latest(call.user, kind=kind, is_open=call.flag("open"), limit=limit)
     return {"count": len(found), "next": None, "previous": None, "results": table_rows(found, call.user, call.context)}
 
@@ -103,7 +103,7 @@ _RUNS = "/polylocal/v1/runs"
 _RUNS_ABOUT = "The last changed runs of all projects, or of one"
 _QUERY = (
     Query("kind", "only this kind"),
-    Query("open", "true: only what is not done"),
+    Query("open", "true: only runs that are not done"),
     Query("project", "`user/name`: the runs of this project, with `query`, `sort` and `offset`"),
     *FILTERS,
 )

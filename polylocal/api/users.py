@@ -27,14 +27,14 @@ def login(call: Call) -> Response:
         raise NotAuthenticated("Containers have the tokens of their runs, and no passwords.")
     body = call.body(bodies.Login)
     attempts = call.context.login_throttle
-    who = f"{body.username} {client_address(call.request)}"
-    attempts.check(who)
-    with call.context.quotas.logins.slot(("name", who)), attempts.slot():
+    key = f"{body.username} {client_address(call.request)}"
+    attempts.check(key)
+    with call.context.quotas.logins.slot(("name", key)), attempts.slot():
         user = call.store.users.check_password(body.username, body.password)
     if user is None:
-        attempts.record_failure(who)
+        attempts.record_failure(key)
         raise InvalidInput({"non_field_errors": ["Unable to log in with provided credentials."]})
-    attempts.record_success(who)
+    attempts.record_success(key)
     answer = JSONResponse({"token": call.store.users.new_token(user)})
     if body.login:
         set_session_cookie(answer, call.store.users, user)

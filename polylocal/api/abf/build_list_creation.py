@@ -95,9 +95,9 @@ class _Source:
             names = tag_versions.names(self.project, self.pyproject)
         except (NotFound, InvalidInput):
             names = {self.project}
-        said = self.described and tag_versions.version(self.described, names)
-        if said:
-            return said
+        described = self.described and tag_versions.version(self.described, names)
+        if described:
+            return described
         found = self.code.describe(self.commit, self.version, partial(tag_versions.of_tag, projects=names))
         if found:
             return tag_versions.version(found, names)
@@ -108,15 +108,15 @@ class _Source:
         return tag_versions.of_metadata(metadata) if metadata else None
 
 
-def check(said: Json, user: User, context: ApiContext) -> NewBuildList:
+def check(fields: Json, user: User, context: ApiContext) -> NewBuildList:
     """Check the section `build_list` of a body. The insertion is left to the caller.
 
     Raises InvalidBuildList; NotAllowed; StoreError: the disk is full.
     """
     store = context.store
-    wanted = _find_rows(said, store)
+    wanted = _find_rows(fields, store)
     _check_rights(wanted, user)
-    _add_problems(wanted, said, context)
+    _add_problems(wanted, fields, context)
     project, arch, build_for, save_to = wanted.project, wanted.arch, wanted.build_for, wanted.save_to
     platform, commit = wanted.platform, wanted.commit
     if wanted.problems or not (project and arch and build_for and save_to and platform and commit):
@@ -132,10 +132,10 @@ def check(said: Json, user: User, context: ApiContext) -> NewBuildList:
         "project_version": wanted.version,
         "commit_hash": commit,
         "include_repos": wanted.include_repos,
-        "use_save_to_repository": platform.is_main or boolean(said.get("use_save_to_repository"), True),
-        "extra_repositories": _extra_repositories(platform, integers(said.get("extra_repositories")), user, store),
-        "extra_build_lists": _extra_build_lists(platform, arch, integers(said.get("extra_build_lists")), user, store),
-        **_options(said, save_to),
+        "use_save_to_repository": platform.is_main or boolean(fields.get("use_save_to_repository"), True),
+        "extra_repositories": _extra_repositories(platform, integers(fields.get("extra_repositories")), user, store),
+        "extra_build_lists": _extra_build_lists(platform, arch, integers(fields.get("extra_build_lists")), user, store),
+        **_options(fields, save_to),
     }
     code = _Source(context.repository(project), commit, project.name, wanted.version, wanted.described)
     config, resources = _config(build_for, code, context.settings), _resources(context.settings)
@@ -143,30 +143,30 @@ def check(said: Json, user: User, context: ApiContext) -> NewBuildList:
     return NewBuildList(project, run, values)
 
 
-def _options(said: Json, save_to: Repository) -> Json:
+def _options(fields: Json, save_to: Repository) -> Json:
     """The columns that do not depend on other rows."""
-    auto_publish = _auto_publish(said) if save_to.publish_without_qa else "none"
+    auto_publish = _auto_publish(fields) if save_to.publish_without_qa else "none"
     return {
-        "update_type": text(said.get("update_type")),
+        "update_type": text(fields.get("update_type")),
         "auto_publish_status": auto_publish,
-        "auto_create_container": auto_publish != "default" and boolean(said.get("auto_create_container"), False),
-        "extra_params": _extra_params(said.get("extra_params")),
-        "include_testing_subrepository": boolean(said.get("include_testing_subrepository"), False),
-        "use_cached_chroot": boolean(said.get("use_cached_chroot"), False),
-        "use_extra_tests": boolean(said.get("use_extra_tests"), True),
-        "save_buildroot": boolean(said.get("save_buildroot"), False),
-        "external_nodes": text(said.get("external_nodes")),
+        "auto_create_container": auto_publish != "default" and boolean(fields.get("auto_create_container"), False),
+        "extra_params": _extra_params(fields.get("extra_params")),
+        "include_testing_subrepository": boolean(fields.get("include_testing_subrepository"), False),
+        "use_cached_chroot": boolean(fields.get("use_cached_chroot"), False),
+        "use_extra_tests": boolean(fields.get("use_extra_tests"), True),
+        "save_buildroot": boolean(fields.get("save_buildroot"), False),
+        "external_nodes": text(fields.get("external_nodes")),
     }
 
 
-def _find_rows(said: Json, store: Store) -> _NamedRows:
+def _find_rows(fields: Json, store: Store) -> _NamedRows:
     platforms = store.platforms
-    wanted = _NamedRows(include_repos=integers(said.get("include_repos")))
+    wanted = _NamedRows(include_repos=integers(fields.get("include_repos")))
     buildable = {arch.id: arch for arch in platforms.arches(arches.buildable())}
-    wanted.arch = buildable.get(integer(said.get("arch_id")) or 0)
-    wanted.project = _find(store.projects.visible, said.get("project_id"))
-    wanted.build_for = _find(platforms.get, said.get("build_for_platform_id"))
-    wanted.save_to = _find(platforms.repository, said.get("save_to_repository_id"))
+    wanted.arch = buildable.get(integer(fields.get("arch_id")) or 0)
+    wanted.project = _find(store.projects.visible, fields.get("project_id"))
+    wanted.build_for = _find(platforms.get, fields.get("build_for_platform_id"))
+    wanted.save_to = _find(platforms.repository, fields.get("save_to_repository_id"))
     wanted.platform = platforms.get(wanted.save_to.platform_id) if wanted.save_to else None
     return wanted
 
@@ -187,7 +187,7 @@ def _check_rights(wanted: _NamedRows, user: User) -> None:
         raise NotAllowed
 
 
-def _add_problems(wanted: _NamedRows, said: Json, context: ApiContext) -> None:
+def _add_problems(wanted: _NamedRows, fields: Json, context: ApiContext) -> None:
     problems, platforms = wanted.problems, context.store.platforms
     for found, name in (
         (wanted.project, "Project"),
@@ -197,13 +197,13 @@ def _add_problems(wanted: _NamedRows, said: Json, context: ApiContext) -> None:
     ):
         if found is None:
             problems.append(f"{name} can't be blank")
-    _resolve(wanted, context, text(said.get("commit_hash")), text(said.get("project_version")))
-    _describe(wanted, text(said.get("git_describe")))
+    _resolve(wanted, context, text(fields.get("commit_hash")), text(fields.get("project_version")))
+    _describe(wanted, text(fields.get("git_describe")))
     if not wanted.include_repos:
         problems.append("Included repositories can't be blank")
-    if said.get("update_type") not in UPDATE_TYPES:
+    if fields.get("update_type") not in UPDATE_TYPES:
         problems.append("Update type is not included in the list")
-    problems += _problems_of_params(_extra_params(said.get("extra_params")))
+    problems += _problems_of_params(_extra_params(fields.get("extra_params")))
     build_for, platform = wanted.build_for, wanted.platform
     if build_for and platform and platform.is_main and platform.id != build_for.id:
         problems.append("Build for platform Only the primary platform can be selected for the main repository!")
@@ -235,23 +235,23 @@ def _resolve(wanted: _NamedRows, context: ApiContext, commit: str | None, versio
     wanted.commit, wanted.version = found, version or found
 
 
-def _describe(wanted: _NamedRows, said: str | None) -> None:
+def _describe(wanted: _NamedRows, text: str | None) -> None:
     """Parse the field `git_describe`. An upload has no tags, so the client sends the output of its own git."""
-    if said is None:
+    if text is None:
         return
-    wanted.described = tag_versions.parse(said)
+    wanted.described = tag_versions.parse(text)
     if wanted.described is None:
         wanted.problems.append(
             "Git describe is not an output of `git describe --tags --long`, such as `v1.2-0-g1a2b3c4`"
         )
 
 
-def _auto_publish(said: Json) -> str:
+def _auto_publish(fields: Json) -> str:
     """Two keys set the same thing. `auto_publish_status` has precedence."""
-    status = text(said.get("auto_publish_status"))
+    status = text(fields.get("auto_publish_status"))
     if status in _AUTO_PUBLISH:
         return status
-    return "default" if boolean(said.get("auto_publish"), True) else "none"
+    return "default" if boolean(fields.get("auto_publish"), True) else "none"
 
 
 def _extra_repositories(platform: Platform, wanted: list[int], user: User, store: Store) -> list[int]:
@@ -265,14 +265,14 @@ def _extra_repositories(platform: Platform, wanted: list[int], user: User, store
 
 def _extra_build_lists(platform: Platform, arch: Arch, wanted: list[int], user: User, store: Store) -> list[int]:
     """Those with a container of the same architecture; for a main platform, of the same platform too."""
-    kept = []
+    fitting = []
     for other in store.build_lists.by_ids(wanted):
         saved_to = store.platforms.repository(other.save_to_repository_id)
         fits = other.container_status == ContainerStatus.PUBLISHED and other.arch_id == arch.id
         fits = fits and (not platform.is_main or saved_to.platform_id == platform.id)
         if fits and (other.user_id == user.id or rights.may_read(user, store.projects.by_id(other.project_id))):
-            kept.append(other.id)
-    return [number for number in wanted if number in kept]
+            fitting.append(other.id)
+    return [number for number in wanted if number in fitting]
 
 
 def _extra_params(value: object) -> dict[str, str]:
@@ -309,7 +309,7 @@ def _config(build_for: Platform, source: _Source, settings: Settings) -> Json:
 def _command(build_for: Platform, source: _Source) -> str:
     code, commit, files = source.code, source.commit, source.files
     try:
-        said = source.recipe
+        recipe = source.recipe
     except InvalidInput:
         return recipes.complaint(f"{recipes.FILE} has more than {recipes.MOST_BYTES} bytes")
     except NotFound:
@@ -322,7 +322,7 @@ def _command(build_for: Platform, source: _Source) -> str:
         except (NotFound, InvalidInput) as error:
             problem = str(error)
     target = recipes.Target(build_for.distrib_type, build_for.build_command, build_for.build_network)
-    found = recipes.Code(files, code.has_folder(commit, "debian"), said, pyproject, problem, version)
+    found = recipes.Code(files, code.has_folder(commit, "debian"), recipe, pyproject, problem, version)
     return recipes.command(target, found)
 
 

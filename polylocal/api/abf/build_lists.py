@@ -189,9 +189,9 @@ def rows(found: Sequence[BuildList], store: Store) -> list[Json]:
 
 
 def _problems(fields: dict[str, str]) -> list[str]:
-    """The values that are refused: without its condition the list would have more than the caller asked for.
+    """The problems of a filter. A value that is ignored would make the list longer than the caller wants.
 
-    A malformed number is no problem: no build list has it.
+    A malformed number is accepted: no build list matches it.
     """
     if "id" in fields:  # no other filter counts then
         return []

@@ -61,7 +61,7 @@ class AbfCall(BaseCall[Endpoint]):
     def __init__(self, request: Request, endpoint: Endpoint, context: ApiContext, authenticator: Authenticator) -> None:
         super().__init__(request, endpoint, context)
         self._authenticator = authenticator
-        self.relied_on: list[Project | Platform] = []  # what the caller may see because of its visibility or owner
+        self.relied_on: list[Project | Platform] = []  # the rows whose visibility or owner gives the caller access
 
     @property
     def base(self) -> str:
@@ -254,18 +254,18 @@ class Authenticator:
     def _by_password(self, request: Request, user: User | None, name: str, secret: str) -> User:
         attempts = self._context.login_throttle
         known_as = user.username if user else name.lower()  # in any case of letters
-        who = f"{known_as[:256]} {client_address(request)}"
-        attempts.check(who)
+        key = f"{known_as[:256]} {client_address(request)}"
+        attempts.check(key)
         digest = self._digest(user, secret)
         request.scope[_BY_PASSWORD] = True
         if user and user.is_active and self._is_known(digest):
             return user
-        with self._context.quotas.logins.slot(("name", who)), attempts.slot():
+        with self._context.quotas.logins.slot(("name", key)), attempts.slot():
             found = self._context.store.users.check_password(user.username if user else name, secret)
         if found is None:
-            attempts.record_failure(who)
+            attempts.record_failure(key)
             raise NotAuthenticated(WRONG_CREDENTIALS)
-        attempts.record_success(who)
+        attempts.record_success(key)
         self._remember(digest)
         return found
 

@@ -67,9 +67,9 @@ def upload(call: AbfCall) -> Response:
     call.context.check_room()
     staged = call.context.file_store.stage(part.file)
     with GUARD:
-        kept = call.context.file_store.commit(staged)
-        call.store.files.add(kept.sha1, part.filename or kept.sha1, kept.size, call.user)
-    return json_response({"sha1_hash": kept.sha1}, 201)
+        stored = call.context.file_store.commit(staged)
+        call.store.files.add(stored.sha1, part.filename or stored.sha1, stored.size, call.user)
+    return json_response({"sha1_hash": stored.sha1}, 201)
 
 
 def download(call: AbfCall) -> Response:
@@ -87,9 +87,9 @@ def download(call: AbfCall) -> Response:
     else:
         root.mkdir(parents=True, exist_ok=True)  # nothing was published yet
     target = root.joinpath(*parts)
-    answer = _signature_of_read_index(call, target) or _read_current(call, target, parts)
-    _remember_index(call, target, answer)
-    return answer
+    response = _signature_of_read_index(call, target) or _read_current(call, target, parts)
+    _remember_index(call, target, response)
+    return response
 
 
 def _check_rights(call: AbfCall, platform_name: str) -> None:
@@ -103,14 +103,14 @@ def _check_rights(call: AbfCall, platform_name: str) -> None:
 def _read_current(call: AbfCall, target: Path, parts: list[str]) -> Response:
     """The response from one publication, even if others replace it meanwhile. Raises NotFound."""
     for _ in range(_MAX_TRIES):
-        place = target.resolve()  # in the folder of one publication
+        path = target.resolve()  # in the folder of one publication
         try:
-            found = _respond(call, place, parts)
+            found = _respond(call, path, parts)
         except (FileNotFoundError, NotADirectoryError):
-            if target.resolve() == place:
+            if target.resolve() == path:
                 break
         else:
-            if isinstance(found, OpenFileResponse) or target.resolve() == place:
+            if isinstance(found, OpenFileResponse) or target.resolve() == path:
                 return found  # the list of a replaced folder may lack files that are removed already
     else:
         raise NotFound
@@ -119,24 +119,24 @@ def _read_current(call: AbfCall, target: Path, parts: list[str]) -> Response:
     raise NotFound
 
 
-def _respond(call: AbfCall, place: Path, parts: list[str]) -> Response:
+def _respond(call: AbfCall, path: Path, parts: list[str]) -> Response:
     """A file, or the page of a folder: its `index.html`, or a list of its entries.
 
     Raises FileNotFoundError, NotADirectoryError: the path does not exist, or a publication removed it just now.
     """
     try:
-        return _file(call, place)
+        return _file(call, path)
     except IsADirectoryError:
         pass
-    asked: str = call.request.scope["polylocal.path"]
-    if not asked.endswith("/"):  # links in the page are relative to it
+    requested: str = call.request.scope["polylocal.path"]
+    if not requested.endswith("/"):  # links in the page are relative to it
         return RedirectResponse(f"{quote(call.request.scope['path'])}/", 301)  # two slashes would name a host
-    with os.scandir(place) as found:
+    with os.scandir(path) as found:
         names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in found if entry.name[0] != ".")
     if "index.json" in names and "index.html" in names:
-        return _negotiated(call, place)
+        return _negotiated(call, path)
     if "index.html" in names:
-        return _file(call, place / "index.html")
+        return _file(call, path / "index.html")
     if not parts:
         names = [name for name in names if _is_open(call, name.rstrip("/"))]
     title = html.escape("/".join(["downloads", *parts]))
@@ -144,11 +144,11 @@ def _respond(call: AbfCall, place: Path, parts: list[str]) -> Response:
     return HTMLResponse(f"<!DOCTYPE html>\n<html><head><title>{title}</title></head><body>\n{links}</body></html>\n")
 
 
-def _remember_index(call: AbfCall, target: Path, answer: Response) -> None:
-    """Note the `repomd.xml` that a client gets, for its signature."""
-    if target.match(repositories.REPOMD) and isinstance(answer, OpenFileResponse) and answer.status_code == 200:
-        digest = hashlib.sha256(answer.file.read()).hexdigest()
-        answer.file.seek(0)
+def _remember_index(call: AbfCall, target: Path, response: Response) -> None:
+    """Remember the `repomd.xml` that a client gets, for the request of its signature."""
+    if target.match(repositories.REPOMD) and isinstance(response, OpenFileResponse) and response.status_code == 200:
+        digest = hashlib.sha256(response.file.read()).hexdigest()
+        response.file.seek(0)
         call.context.index_readers.remember(_client(call), target, digest)
 
 

@@ -13,20 +13,20 @@ FILES = {HTML: "index.html", V1_JSON: "index.json", V1_HTML: "index.html"}
 _LATEST = {"application/vnd.pypi.simple.latest+html": V1_HTML, "application/vnd.pypi.simple.latest+json": V1_JSON}
 
 
-def content_type(accepted: Sequence[str], asked: str | None) -> str:
+def content_type(accepted: Sequence[str], requested: str | None) -> str:
     """The content type of a response, a key of `FILES`. Raises HTTPException 406: the client accepts none of them.
 
-    `accepted`: the values of the `Accept` headers; without one the client accepts all types. `asked`: the query
+    `accepted`: the values of the `Accept` headers; without one the client accepts all types. `requested`: the query
     parameter `format`, which has precedence.
     """
-    if asked is not None:
-        wanted = _LATEST.get(asked.lower(), asked.lower())
+    if requested is not None:
+        wanted = _LATEST.get(requested.lower(), requested.lower())
         found = wanted if wanted in FILES else None
     else:
         found = _best(list(_ranges(accepted)))
     if found is None:
-        said = f"This page is there as {', '.join(FILES)}; `Accept` or `format` has none of them."
-        raise HTTPException(406, said, {"Vary": "Accept"})
+        message = f"This page exists as {', '.join(FILES)}; `Accept` or `format` names none of them."
+        raise HTTPException(406, message, {"Vary": "Accept"})
     return found
 
 

@@ -38,15 +38,15 @@ _GIT = [
 ]
 
 
-def serves(path: str, asked: str) -> bool:
-    """Whether a path belongs to this API. `asked` is the path as the client sent it, `path` the normalized one."""
+def serves(path: str, requested: str) -> bool:
+    """Whether a path belongs to this API. `requested` is the path as the client sent it, `path` the normalized one."""
     parts = path.split("/")[1:]
     if parts[:2] == ["api", "v1"] and len(parts) > 2:
         word = parts[2]
         if word == "users":
-            return len(parts) == 4 and asked.rstrip("/").endswith(".json")
+            return len(parts) == 4 and requested.rstrip("/").endswith(".json")
         if word == "projects":
-            return len(parts) > 3 or asked.rstrip("/").endswith(".json")
+            return len(parts) > 3 or requested.rstrip("/").endswith(".json")
         return word in _OWN
     if parts[:3] == ["polylocal", "v1", "build_lists"]:
         return True

@@ -55,5 +55,5 @@ def _search(call: AbfCall, kind: str, word: str) -> list[Json]:
 ENDPOINTS = [
     Endpoint("GET", "/api/v1/user", me, "The caller", "any user"),
     Endpoint("GET", "/api/v1/users/{user}", show, "A user, by number or by name", "any user"),
-    Endpoint("GET", "/api/v1/search", search, "Find things by a part of their name", "any user: what they may read"),
+    Endpoint("GET", "/api/v1/search", search, "Find things by a part of their name", "any user: readable things"),
 ]

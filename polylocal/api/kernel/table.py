@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 AnyCall = TypeVar("AnyCall", bound=BaseCall[Any])
 
-# every route takes all of them: the table says which ones a path has
+# every route takes all of them: the table has those of each path
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
