@@ -47,11 +47,9 @@ from polylocal.api.middleware import ClientTimeout, ConcurrencyLimit, Connection
 from polylocal.errors import InvalidInput
 
 # fixed words before names: the first match wins
-_MODULES: Sequence[Any] = (
-    *(monitoring, system, users, cluster, bookmarks, searches, experiments, groups, servers, projects, repos, ci, runs),
-    *(logs, outputs),
-)
-ENDPOINTS: list[Endpoint] = [endpoint for module in _MODULES for endpoint in module.ENDPOINTS]
+_GENERAL: Sequence[Any] = (monitoring, system, users, cluster, bookmarks, searches)
+_OF_PROJECTS: Sequence[Any] = (experiments, groups, servers, projects, repos, ci, runs, logs, outputs)
+ENDPOINTS: list[Endpoint] = [endpoint for module in (*_GENERAL, *_OF_PROJECTS) for endpoint in module.ENDPOINTS]
 
 
 def build(context: ApiContext, more: Sequence[BaseRoute] = ()) -> Starlette:
@@ -81,7 +79,7 @@ def build(context: ApiContext, more: Sequence[BaseRoute] = ()) -> Starlette:
         _render_error,
         lifespan=lifespan,
         middleware=[
-            Middleware(OriginCheck, hosts=_hosts(context), friends=context.settings.allowed_hosts),
+            Middleware(OriginCheck, hosts=_hosts(context), trusted=context.settings.allowed_hosts),
             Middleware(QueryLimit),
             Middleware(ConcurrencyLimit),
             Middleware(ClientTimeout),

@@ -65,12 +65,12 @@ class OriginCheck(ConnectionMiddleware):
     request that changes something or opens a websocket must be ours. Programs send no `Origin`.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str], friends: Collection[str] = ()) -> None:
-        """`hosts`: further names of this machine in `Host`, without a port. `friends`: hosts, at any port, whose pages
+    def __init__(self, app: ASGIApp, hosts: Collection[str], trusted: Collection[str] = ()) -> None:
+        """`hosts`: further names of this machine in `Host`, without a port. `trusted`: hosts, at any port, whose pages
         may send any request."""
         super().__init__(app)
-        self._names = _OUR_NAMES | {host.lower() for host in (*hosts, *friends)}
-        self._friends = {host.lower() for host in friends}
+        self._names = _OUR_NAMES | {host.lower() for host in (*hosts, *trusted)}
+        self._trusted = {host.lower() for host in trusted}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         problem = self._problem(scope)
@@ -92,7 +92,7 @@ class OriginCheck(ConnectionMiddleware):
             is_own = headers.get("sec-fetch-site", "none") in ("none", "same-origin")
         else:
             netloc = _netloc(origin)
-            is_own = bool(netloc) and (netloc == host or _name_of(netloc) in self._friends)
+            is_own = bool(netloc) and (netloc == host or _name_of(netloc) in self._trusted)
         return None if is_own else "A page of another site sent this request."
 
     def _is_ours(self, host: str) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from polylocal.paths import Home
+from polylocal.settings import Settings
 from polylocal.statuses import Kind, is_done
 from polylocal.store import Store
 from polylocal.store.rows import Project, Run
@@ -14,6 +15,12 @@ class ServerProgram:
 
     `prefix` is the documented path of the page, with its last slash.
     """
+
+    commits_changes = False  # before it is stopped
+
+    def default_image(self, settings: Settings) -> str | None:
+        """The image of a server that is started without a polyaxonfile."""
+        return settings.tensorboard_image
 
     def own_path(self, path: str, prefix: str) -> str:
         """The path at the server's own origin for a path at the API's."""
@@ -30,6 +37,11 @@ class ServerProgram:
 
 class Jupyter(ServerProgram):
     """Knows its documented path, and has a token."""
+
+    commits_changes = True
+
+    def default_image(self, settings: Settings) -> str | None:
+        return settings.notebook_image
 
     def own_path(self, path: str, prefix: str) -> str:
         return prefix if path in ("/", prefix.rstrip("/")) else path

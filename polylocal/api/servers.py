@@ -42,8 +42,8 @@ def start(
     """
     with context.server_start_lock:  # two requests at the same time start one
         running = running_server(context.store, project, kind, shown)
-        if running and running.stop_requested_at and kind is Kind.NOTEBOOK:
-            raise refusal("The notebook is being stopped, and its changes are committed: start it again in a moment.")
+        if running and running.stop_requested_at and PROGRAMS[kind].commits_changes:
+            raise refusal(f"The {kind} is being stopped, and its changes are committed: start it again in a moment.")
         if running and not running.stop_requested_at:
             return running, False
         if body.source is None:
@@ -87,7 +87,7 @@ def _stop(call: Call, running: Run) -> None:
 
 def _default_file(kind: Kind, settings: Settings) -> dict[str, Any]:
     """The polyaxonfile of a server that is started without one. Raises InvalidInput: no image is set."""
-    image = settings.notebook_image if kind is Kind.NOTEBOOK else settings.tensorboard_image
+    image = PROGRAMS[kind].default_image(settings)
     if not image:
         raise InvalidInput([f"Please provide a polyaxonfile, or set a default {kind} image."])
     return {"version": 1, "kind": kind.value, "build": {"image": image}}

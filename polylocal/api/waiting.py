@@ -1,4 +1,4 @@
-"""The words for what a run waits for before it begins."""
+"""Texts for the reasons why a run waits."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,11 +9,11 @@ from polylocal.polyaxonfile.resources import format_number, in_words
 from polylocal.statuses import is_done
 from polylocal.store.rows import Run, User
 
-_MOST_NAMES = 3
+_MAX_NAMES = 3
 
 
 def waits_for(context: ApiContext, user: User, runs: Sequence[Run]) -> dict[int, str]:
-    """By pk, what those of the runs wait for that have not begun, in words for this user."""
+    """The reasons of the runs that have not begun, by pk, as texts for this user."""
     pks = {run.pk for run in runs if not is_done(run.status) and not run.container_id}
     if not pks:
         return {}
@@ -53,7 +53,7 @@ def _pause(context: ApiContext) -> queue.Pause | None:
 
 
 def words(reason: queue.Reason, is_visible: Callable[[queue.Holder], bool]) -> str:
-    """What a run waits for, as the end of "It waits for …". `is_visible`: whether the reader may know a run's name."""
+    """The text of a reason, as the end of "It waits for …". `is_visible`: whether the reader may know a run's name."""
     match reason:
         case queue.NoSlot(ahead=ahead, slots=slots):
             return f"a free slot: {ahead} before it, {slots} at a time"
@@ -76,14 +76,14 @@ def words(reason: queue.Reason, is_visible: Callable[[queue.Holder], bool]) -> s
 
 
 def _whole(resource: str, amount: float) -> str:
-    """Parts of a MiB say nothing; those of a core do."""
+    """Fractions of a MiB are dropped; those of a core matter."""
     return format_number(math.floor(amount) if resource == "memory" else amount)
 
 
 def _held_by(holders: Sequence[queue.Holder], is_visible: Callable[[queue.Holder], bool]) -> str:
     """` (held by A, B and 2 others)`, the largest first."""
     largest = sorted(filter(is_visible, holders), key=lambda holder: -holder.amount)
-    names = [holder.name for holder in largest[:_MOST_NAMES]]
+    names = [holder.name for holder in largest[:_MAX_NAMES]]
     if others := len(holders) - len(names):
         plural = "" if others == 1 else "s"
         names.append(f"{others} other run{plural}" if names else f"{others} run{plural} of other users")
