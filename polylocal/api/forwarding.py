@@ -114,10 +114,8 @@ class Forwarder:
         await socket.receive()  # the handshake; before it is accepted, only a disconnect can follow
         try:
             with long_responses.stream_slot(target.call) as permission:  # a program may take any time until it answers
-                opening = self._connect(socket, target)
-                async with await _unless_ended(
-                    opening, long_responses.wait_for_disconnect(socket), permission.ended.wait()
-                ) as other:
+                ends = long_responses.wait_for_disconnect(socket), permission.ended.wait()
+                async with await _unless_ended(self._connect(socket, target), *ends) as other:
                     await socket.accept(other.subprotocol)
                     await _relay(socket, other, permission.ended)
         except (OSError, WebSocketException) as error:

@@ -53,16 +53,15 @@ def publish(call: AbfCall) -> Json | Response:
     is_manager = call.may_manage(platform)
     needs_manager = is_again or not saved_to.publish_without_qa
     call.require(is_manager if needs_manager else call.may_write(project))
-    can_be = call.store.platforms.has_project(saved_to, found.project_id) and _has_published_dependencies(
-        found, platform, call.store
-    )
+    has_project = call.store.platforms.has_project(saved_to, found.project_id)
+    can_be = has_project and _has_published_dependencies(found, platform, call.store)
     if not can_be or not call.store.build_lists.publish(found, call.user, again=is_manager):
         return failure(_SUBJECT, "Errors during build publishing!")
     return success(_SUBJECT, found.id, "Build is queued for publishing")
 
 
 def _has_published_dependencies(found: BuildList, platform: Platform, store: Store) -> bool:
-    """On a main platform, the build lists that it was built with must be published first."""
+    """Whether the build lists that it was built with are published, as a main platform requires."""
     if not platform.is_main:
         return True
     others = store.build_lists.by_ids(found.extra_build_lists)

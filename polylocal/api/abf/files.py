@@ -4,7 +4,7 @@ import hashlib
 import html
 import mimetypes
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,11 @@ from polylocal.api.abf import shapes, simple_index
 from polylocal.api.abf.calls import AbfCall, Endpoint, failure, json_response
 from polylocal.api.abf.values import Json
 from polylocal.api.file_responses import OpenFileResponse, cacheable_file, growing_file, requested_range
+from polylocal.api.index_readers import IndexReaders
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
 from polylocal.packages import repositories
 from polylocal.packages.file_store import GUARD
+from polylocal.store import Store
 
 _MAX_NAME, _MAX_PATH = 255, 2048  # bytes
 _TEXTS = (".log", ".txt", ".list", ".md5sum")
@@ -87,8 +89,11 @@ def download(call: AbfCall) -> Response:
     else:
         root.mkdir(parents=True, exist_ok=True)  # nothing was published yet
     target = root.joinpath(*parts)
-    response = _signature_of_read_index(call, target) or _read_current(call, target, parts)
-    _remember_index(call, target, response)
+    readers, client = call.context.index_readers, call.request.client.host if call.request.client else ""
+    response = _first_existing(call, _signatures(readers, client, target)) or _read_current(call, target, parts)
+    if target.match(repositories.REPOMD) and isinstance(response, OpenFileResponse) and response.status_code == 200:
+        readers.remember(client, target, hashlib.sha256(response.file.read()).hexdigest())
+        response.file.seek(0)
     return response
 
 
@@ -138,33 +143,19 @@ def _respond(call: AbfCall, path: Path, parts: list[str]) -> Response:
     if "index.html" in names:
         return _file(call, path / "index.html")
     if not parts:
-        names = [name for name in names if _is_open(call, name.rstrip("/"))]
+        names = [name for name in names if _is_open(name.rstrip("/"), call.store)]
     title = html.escape("/".join(["downloads", *parts]))
     links = "".join(f'<a href="{quote(name)}">{html.escape(name)}</a><br>\n' for name in names)
     return HTMLResponse(f"<!DOCTYPE html>\n<html><head><title>{title}</title></head><body>\n{links}</body></html>\n")
 
 
-def _remember_index(call: AbfCall, target: Path, response: Response) -> None:
-    """Remember the `repomd.xml` that a client gets, for the request of its signature."""
-    if target.match(repositories.REPOMD) and isinstance(response, OpenFileResponse) and response.status_code == 200:
-        digest = hashlib.sha256(response.file.read()).hexdigest()
-        response.file.seek(0)
-        call.context.index_readers.remember(_client(call), target, digest)
-
-
-def _signature_of_read_index(call: AbfCall, target: Path) -> Response | None:
-    """The signature of the `repomd.xml` that this client got, perhaps from an earlier publication."""
-    if not target.match(repositories.REPOMD_SIGNATURE):
-        return None
-    digest = call.context.index_readers.recall(_client(call), target.with_suffix(""))
+def _signatures(readers: IndexReaders, client: str, target: Path) -> Sequence[Path]:
+    """The possible paths of the signature of the `repomd.xml` that this client read, perhaps before a publication."""
+    digest = readers.recall(client, target.with_suffix("")) if target.match(repositories.REPOMD_SIGNATURE) else None
     if digest is None:
-        return None
+        return ()
     signature = target.parent.parent / repositories.signature_path(digest)
-    return _first_existing(call, (signature, *repositories.leftovers(signature)))
-
-
-def _client(call: AbfCall) -> str:
-    return call.request.client.host if call.request.client else ""
+    return signature, *repositories.leftovers(signature)
 
 
 def _first_existing(call: AbfCall, paths: Iterable[Path]) -> Response | None:
@@ -191,9 +182,9 @@ def _file(call: AbfCall, path: Path, media: str | None = None) -> Response:
     return requested_range(answer, call.request.headers.get("range"), call.request.headers.get("if-range"))
 
 
-def _is_open(call: AbfCall, platform: str) -> bool:
+def _is_open(platform: str, store: Store) -> bool:
     try:
-        return call.store.platforms.named(platform).is_open
+        return store.platforms.named(platform).is_open
     except NotFound:
         return False
 

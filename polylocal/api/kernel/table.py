@@ -65,8 +65,11 @@ ErrorRenderer = Callable[[Failure], Response]
 
 @dataclass(frozen=True)
 class Table(Generic[AnyEndpoint, AnyCall]):
-    """The endpoints of an API. `read_body` opens a body for as long as its handler runs; `render` makes the response
-    of a handler's result, in the handler's thread."""
+    """The endpoints of an API.
+
+    `read_body` opens a body until its handler ends. `render` turns a handler's result into the response, on the
+    handler's thread.
+    """
 
     endpoints: Sequence[AnyEndpoint]
     call: Callable[[Request, AnyEndpoint, ApiContext], AnyCall]
