@@ -154,7 +154,7 @@ class FromContainers(ConnectionMiddleware):
 
 
 def _read_body(request: Request, call: Call) -> AbstractAsyncContextManager[body_parsing.Read]:
-    return body_parsing.body(request, call.body_limit)
+    return body_parsing.open_body(request, call.body_limit)
 
 
 def _render(call: Call, result: object) -> Response:

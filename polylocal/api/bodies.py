@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from polylocal import clock
-from polylocal.api.body_parsing import parsed
+from polylocal.api.body_parsing import parse_json
 from polylocal.errors import InvalidInput
 from polylocal.git import revisions
 from polylocal.polyaxonfile import SourceFile
@@ -60,7 +60,7 @@ def _json_object(value: object) -> object:
     """Parse a text: all values of a form are texts."""
     if isinstance(value, str):
         try:
-            return parsed(value)
+            return parse_json(value)
         except ValueError:
             return value
     return value

@@ -35,14 +35,14 @@ def fields(form: FormData) -> object:
 
 
 @asynccontextmanager
-async def body(
+async def open_body(
     request: Request, limit: int = MAX_BODY, read_form: Callable[[FormData], object] = fields
 ) -> AsyncIterator[Read]:
     """A function that parses the body in a thread: JSON, a form by `read_form`, or `{}` for an empty body.
 
     Closes the files of a form at the end. Both functions raise HTTPException 400 or 413.
     """
-    limited = _limited(request, limit)
+    limited = _with_limit(request, limit)
     about = Message()
     about["content-type"] = request.headers.get("content-type", "")
     media = about.get_content_type()
@@ -60,7 +60,7 @@ async def body(
     yield (lambda: read_form(_urlencoded(raw))) if media in _FORMS else (lambda: _json(raw))
 
 
-def _limited(request: Request, limit: int) -> Request:
+def _with_limit(request: Request, limit: int) -> Request:
     """The same request, refused as soon as more than `limit` bytes of its body are announced or received."""
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length[:20]) > limit:
@@ -87,12 +87,12 @@ def _json(raw: bytes) -> object:
     if not raw.strip():
         return {}
     try:
-        return parsed(raw.decode("utf-8-sig"))
+        return parse_json(raw.decode("utf-8-sig"))
     except ValueError as error:
         raise HTTPException(400, f"JSON parse error - {error}") from error
 
 
-parsed = bounded_json.load
+parse_json = bounded_json.load
 
 
 def _urlencoded(raw: bytes) -> FormData:

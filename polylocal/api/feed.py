@@ -60,16 +60,16 @@ class Feed:
             for _, path in changed:
                 self._report(path)
 
-    def of(self, path: Path, run: Run) -> AbstractContextManager[Wakeup]:
+    def follow(self, path: Path, run: Run) -> AbstractContextManager[Wakeup]:
         """Follow one run and its log until the block ends."""
-        return self._following(str(path), run.pk)
+        return self._follow(str(path), run.pk)
 
-    def all(self) -> AbstractContextManager[Wakeup]:
+    def follow_all(self) -> AbstractContextManager[Wakeup]:
         """Follow all runs until the block ends."""
-        return self._following(_ALL)
+        return self._follow(_ALL)
 
     @contextmanager
-    def _following(self, *keys: Key) -> Iterator[Wakeup]:
+    def _follow(self, *keys: Key) -> Iterator[Wakeup]:
         loop, wakeup = asyncio.get_running_loop(), Wakeup()
         wakeups = self._wakeups.setdefault(loop, {})
         for key in keys:

@@ -74,7 +74,7 @@ class Plain(logs.Tail):
 
 async def follow(source: Plain | logs.Stamped, run: Run, store: Store, feed: Feed) -> AsyncIterator[bytes]:
     """The log from its beginning, and its new bytes until the run is done."""
-    with feed.of(source.path, run) as wakeup:
+    with feed.follow(source.path, run) as wakeup:
         while True:
             wakeup.runs.clear()
             # read before the log: all that the run wrote before its end is then read below

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from polylocal import clock
 from polylocal.api import bodies, ci
 from polylocal.api.api_context import ApiContext
-from polylocal.api.body_parsing import parsed
+from polylocal.api.body_parsing import parse_json
 from polylocal.api.endpoint import PROJECT, Access, Call, Endpoint, Query, empty_response, refusal
 from polylocal.api.file_responses import attachment
 from polylocal.api.kernel import Threads
@@ -101,7 +101,7 @@ def _check_notebook(project: Project, store: Store) -> None:
 def _wants_ci(data: object) -> bool:
     text = data.get("json") if isinstance(data, dict) else None
     try:
-        options = parsed(str(text or "{}"))
+        options = parse_json(str(text or "{}"))
     except ValueError:
         return False
     return isinstance(options, dict) and options.get("sync") is True

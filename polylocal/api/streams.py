@@ -83,7 +83,7 @@ async def _send_statuses(client: Follower, log: Path) -> str:
     """Send each status until the run writes a log or is done. Returns the last status."""
     store, run = client.call.store, client.run
     seen = 0
-    with client.call.context.feed.of(log, run) as wakeup:
+    with client.call.context.feed.follow(log, run) as wakeup:
         while True:
             wakeup.runs.clear()
             _, rows = await run_in_threadpool(store.runs.statuses, run, limit=100, offset=seen)

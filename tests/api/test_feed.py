@@ -43,7 +43,7 @@ async def told(report: Callable[[], object], *wakeups: Wakeup) -> None:
 def test_a_follower_of_a_run_is_woken_by_its_changes_and_its_log(one: Run, other: Run, tmp_path: Path) -> None:
     async def follow() -> None:
         feed, path = Feed(), tmp_path / "one.log"
-        with feed.of(path, one) as wakeup, feed.of(tmp_path / "other.log", other) as unconcerned:
+        with feed.follow(path, one) as wakeup, feed.follow(tmp_path / "other.log", other) as unconcerned:
             await told(lambda: feed.log_grew(path), wakeup)
             assert wakeup.runs == set()
             await told(lambda: feed.run_changed(one.pk), wakeup)
@@ -57,7 +57,7 @@ def test_a_follower_of_all_runs_gets_the_changed_ones(one: Run, other: Run, stor
     async def follow() -> None:
         feed = Feed()
         unsubscribe = store.subscribe(feed.run_changed)
-        with feed.all() as wakeup, feed.all() as second:
+        with feed.follow_all() as wakeup, feed.follow_all() as second:
             await told(lambda: store.runs.transition(one, Status.RUNNING), wakeup, second)
             await told(lambda: store.runs.transition(other, Status.STOPPED), wakeup, second)
             assert wakeup.runs == second.runs == {one.pk, other.pk}
@@ -84,11 +84,11 @@ def test_followers_on_every_loop_are_woken(one: Run) -> None:
     feed = Feed()
 
     async def inner() -> None:
-        with feed.all() as wakeup:
+        with feed.follow_all() as wakeup:
             await told(lambda: feed.run_changed(one.pk), wakeup)
 
     async def outer() -> None:
-        with feed.all() as wakeup:
+        with feed.follow_all() as wakeup:
             await asyncio.gather(wakeup.wait(), asyncio.to_thread(asyncio.run, inner()))
             assert wakeup.runs == {one.pk}
 
@@ -100,7 +100,7 @@ def test_a_log_that_another_process_writes_is_noticed(one: Run, tmp_path: Path) 
         feed, stop = Feed(), asyncio.Event()
         path = tmp_path / one.kind.plural
         watching = asyncio.create_task(feed.watch(tmp_path, stop))
-        with feed.of(path / "1.log", one) as wakeup:
+        with feed.follow(path / "1.log", one) as wakeup:
             await write_until(wakeup.wait, path / "1.log")
         stop.set()
         await watching
@@ -123,7 +123,7 @@ def test_followers_that_leave_are_forgotten(one: Run, tmp_path: Path) -> None:
     feed = Feed()
 
     async def follow() -> None:
-        with feed.of(tmp_path / "one.log", one), feed.all():
+        with feed.follow(tmp_path / "one.log", one), feed.follow_all():
             pass
 
     asyncio.run(follow())

@@ -79,7 +79,7 @@ ENDPOINTS = [
 
 
 def read_body(request: Request, call: Call) -> AbstractAsyncContextManager[Read]:
-    return body_parsing.body(request, call.body_limit)
+    return body_parsing.open_body(request, call.body_limit)
 
 
 def words(failure: kernel.Failure) -> Response:

@@ -98,11 +98,11 @@ def test_no_part_of_a_body_or_an_answer_is_read_by_the_event_loop(
         return checked
 
     for owner, name in (
-        (body_parsing, "parsed"),
+        (body_parsing, "parse_json"),
         (body_parsing, "parse_qsl"),
         (bodies, "read"),
         (responses, "JSONResponse"),
-        (table, "answer"),
+        (table, "json_response"),
         (MultiPartParser, "on_headers_finished"),
     ):
         monkeypatch.setattr(owner, name, in_a_thread(name, getattr(owner, name)))
@@ -112,7 +112,7 @@ def test_no_part_of_a_body_or_an_answer_is_read_by_the_event_loop(
     assert api("PUT", f"{P}/repo/upload/", files={"repo": ("a.tgz", tar_of({"a": "1"}))}).status_code == 200
     assert api("PATCH", f"{P}/", data={"description": "x"}).status_code == 200
     assert api.get("/api/v1/user.json").status_code == 200
-    assert set(called) == {"parsed", "parse_qsl", "read", "JSONResponse", "answer", "on_headers_finished"}
+    assert set(called) == {"parse_json", "parse_qsl", "read", "JSONResponse", "json_response", "on_headers_finished"}
 
 
 def test_a_long_list_is_encoded_in_parts_and_reads_the_same(
