@@ -158,7 +158,7 @@ def _read_body(request: Request, call: Call) -> AbstractAsyncContextManager[body
 
 
 def _render(call: Call, result: object) -> Response:
-    return result if isinstance(result, Response) else responses.json_of(result, call.endpoint.status)
+    return result if isinstance(result, Response) else responses.json_response(result, call.endpoint.status)
 
 
 _TABLE = kernel.Table(ENDPOINTS, Call, _read_body, _render)

@@ -136,7 +136,7 @@ class Call(BaseCall[Endpoint]):
     def identify(self, identify: access.Identify | None = None) -> None:
         """Set the credentials, by the header or by another way. Raises NotAuthenticated, NotAllowed."""
         self._identify = identify
-        self.set_credentials(self._identified())
+        self.set_credentials(self._identify_caller())
 
     def check_access(self) -> None:
         """Check the access to the endpoint and find the project and the run of the path.
@@ -166,7 +166,7 @@ class Call(BaseCall[Endpoint]):
         if endpoint.access is Access.ANYONE:
             return
         again = Call(self.request, endpoint, self.context)
-        again.credentials = self._identified()
+        again.credentials = self._identify_caller()
         if again.holders != self.holders:
             raise NotAuthenticated("Invalid token.")
         if endpoint.access is Access.ADMIN and not again.user.is_superuser:
@@ -188,7 +188,7 @@ class Call(BaseCall[Endpoint]):
             shown += [request.headers.get("cookie"), request.query_params.get("token")]
         return (*shown, self._identify, endpoint.access, endpoint.method, about)
 
-    def _identified(self) -> Credentials:
+    def _identify_caller(self) -> Credentials:
         return (self._identify or access.authenticate)(self.request, self.store.users)
 
     def _check_exists(self, thing: Project | Run) -> None:

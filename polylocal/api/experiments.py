@@ -12,7 +12,7 @@ from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty_response
 from polylocal.api.paging import LIMIT, envelope, page, window
 from polylocal.api.run_objects import items
 from polylocal.api.shapes import Json
-from polylocal.api.shapes.base import shaped
+from polylocal.api.shapes.base import as_shape
 from polylocal.api.shapes.experiments import ExperimentJobItem, MetricItem, MetricsItem, ParamsItem, experiment_job_item
 from polylocal.api.shapes.platform import TokenItem
 from polylocal.api.shapes.runs import ExperimentItem, ExperimentStatusItem, StatusItem, task_status_item
@@ -35,16 +35,16 @@ def index(call: Call) -> Json:
     selected = runs.selection(call, "independent:true" if is_independent else "", default)
     count, found = call.store.runs.page(call.project, call.kind, group=group, **selected)
     if call.flag("metrics"):
-        results: list[Any] = [shaped(MetricsItem, run) for run in found]
+        results: list[Any] = [as_shape(MetricsItem, run) for run in found]
     elif call.flag("params") or call.flag("declarations"):
-        results = [shaped(ParamsItem, run) for run in found]
+        results = [as_shape(ParamsItem, run) for run in found]
     else:
         results = items(found, call.user, call.store)
     return envelope(call.request, count, results, default)
 
 
 def metrics(call: Call) -> Json:
-    return page(call.request, partial(call.store.metrics.page, call.run), partial(shaped, MetricItem), METRICS_PAGE)
+    return page(call.request, partial(call.store.metrics.page, call.run), partial(as_shape, MetricItem), METRICS_PAGE)
 
 
 def add_metrics(call: Call) -> MetricItem | Response:
@@ -57,7 +57,7 @@ def add_metrics(call: Call) -> MetricItem | Response:
     checked = [bodies.read(bodies.NewMetric, one) for one in sent]
     entries = [(one.values, clock.stamp(one.created_at) if one.created_at else None) for one in checked]
     made = call.store.metrics.add(call.run, entries)
-    return empty_response(201) if isinstance(call.data, list) else shaped(MetricItem, made[0])
+    return empty_response(201) if isinstance(call.data, list) else as_shape(MetricItem, made[0])
 
 
 def jobs(call: Call) -> Json:

@@ -32,7 +32,7 @@ _NOT_ANSWERED = ("x-accel", "x-sendfile", "x-frame-options", "x-content-type-opt
 _ADDED = [(b"content-security-policy", b"frame-ancestors 'self'"), (b"x-content-type-options", b"nosniff")]
 
 
-def of_request(headers: Iterable[tuple[str, str]], our_cookies: Collection[str]) -> list[tuple[str, str]]:
+def request_headers(headers: Iterable[tuple[str, str]], our_cookies: Collection[str]) -> list[tuple[str, str]]:
     """The headers of a request that a program gets, without credentials of the user."""
     passed = []
     for name, value in headers:
@@ -45,7 +45,7 @@ def of_request(headers: Iterable[tuple[str, str]], our_cookies: Collection[str])
     return passed
 
 
-def of_answer(headers: Iterable[tuple[bytes, bytes]], our_cookies: Collection[str], path: str = "/") -> RawHeaders:
+def response_headers(headers: RawHeaders, our_cookies: Collection[str], path: str = "/") -> RawHeaders:
     """The headers of a program's response that a browser gets, and those that we add.
 
     `path` limits the program's cookies: `/` where the host is the program's own.

@@ -78,7 +78,7 @@ class Forwarder:
         with long_responses.stream_slot(target.call) as permission:  # a program may take any time until it answers
             answer = await self._answer(request, target)
         if permission.ended.is_set():
-            return await long_responses.revoked(answer)
+            return await long_responses.revoked_response(answer)
         return long_responses.while_permitted(target.call, answer)
 
     async def _answer(self, request: Request, target: Target) -> Response:
@@ -86,7 +86,7 @@ class Forwarder:
 
         run = target.run
         url = f"http://{target.address}{target.path}"
-        passed = forwarded_headers.of_request(request.headers.items(), sessions.OURS)
+        passed = forwarded_headers.request_headers(request.headers.items(), sessions.OURS)
         headers = [*passed, ("host", request.headers.get("host", "localhost")), *self._credentials(run)]
         try:
             answer = await self._send(request, url, headers, run)
@@ -103,7 +103,7 @@ class Forwarder:
         # also closes it when the browser leaves before the first byte
         close = BackgroundTask(answer.aclose)
         shown = StreamingResponse(_stream_body(answer), status_code=answer.status_code, background=close)
-        shown.raw_headers = forwarded_headers.of_answer(answer.headers.raw, sessions.OURS, target.prefix)
+        shown.raw_headers = forwarded_headers.response_headers(answer.headers.raw, sessions.OURS, target.prefix)
         return shown
 
     async def join(self, socket: WebSocket, target: Target) -> None:
@@ -132,7 +132,7 @@ class Forwarder:
         from websockets.asyncio.client import connect
 
         wanted: Any = list(socket.scope.get("subprotocols") or []) or None
-        passed = forwarded_headers.of_request(socket.headers.items(), sessions.OURS)
+        passed = forwarded_headers.request_headers(socket.headers.items(), sessions.OURS)
         kept = [(name, value) for name, value in passed if name != "origin"]
         return await connect(
             f"ws://{target.address}{target.path}",

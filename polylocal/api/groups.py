@@ -26,7 +26,7 @@ from polylocal.store.rows import Project, Run
 def create(call: Call) -> Json:
     """A search with a polyaxonfile; without one a selection of `experiment_ids`."""
     body = call.body(bodies.NewGroup)
-    selected = _selected(call.project, body.experiment_ids, call.store) if body.experiment_ids else []
+    selected = _find_selected(call.project, body.experiment_ids, call.store) if body.experiment_ids else []
     if body.source is None and body.check_specification:
         raise refusal("Experiment Group expects a `content`.")
     new = run_creation.check(call.project, call.user, Kind.GROUP, body, call.context)
@@ -50,7 +50,7 @@ def select(call: Call) -> Json:
     group = call.store.runs.get(call.project, Kind.GROUP, call.number("id"))
     if group.group_type != "selection":
         raise refusal("This group is a not a selection.")
-    call.store.groups.select(group, _selected(call.project, body.experiment_ids, call.store), body.operation)
+    call.store.groups.select(group, _find_selected(call.project, body.experiment_ids, call.store), body.operation)
     return detail(call.store.runs.by_pk(group.pk), call.project, call.user, call.context)
 
 
@@ -66,7 +66,7 @@ def table(call: Call) -> GroupResults | Response:
     return found
 
 
-def _selected(project: Project, ids: list[int], store: Store) -> list[Run]:
+def _find_selected(project: Project, ids: list[int], store: Store) -> list[Run]:
     found = store.groups.find(project, ids)
     if len(found) != len(set(ids)):
         raise refusal("Experiments selection is not valid.")

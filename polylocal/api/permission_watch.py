@@ -41,7 +41,7 @@ class PermissionWatch:
         self._tasks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
 
     @contextmanager
-    def watching(self, check: Callable[[], object], key: Hashable) -> Iterator[Permission]:
+    def watch(self, check: Callable[[], object], key: Hashable) -> Iterator[Permission]:
         """Watch a permission until the block ends: its `ended` is set within seconds of its end."""
         permission = Permission(check, key)
         loop = asyncio.get_running_loop()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from polylocal import clock
 from polylocal.api.shapes import Json
-from polylocal.api.shapes.base import shaped
+from polylocal.api.shapes.base import as_shape
 from polylocal.api.shapes.experiments import GroupResults, ResultItem
 from polylocal.api.shapes.runs import BestExperiment
 from polylocal.polyaxonfile import SearchMetric
@@ -29,14 +29,14 @@ def metric_of(group: Run) -> SearchMetric | None:
 def best(store: Store, group: Run, named: SearchMetric | None = None) -> BestExperiment | None:
     """The best experiment by the metric `named`, or by that of the search; None: no metric, or no value of it."""
     metric = named or metric_of(group)
-    return _best(group, _ranked(store.groups.members(group), metric), metric) if metric else None
+    return _best(group, _rank(store.groups.members(group), metric), metric) if metric else None
 
 
 def results(store: Store, group: Run, named: SearchMetric | None = None) -> GroupResults:
     """The table of all experiments, the best first, by the same metric."""
     metric = named or metric_of(group)
     members = store.groups.members(group)
-    ranked = _ranked(members, metric) if metric else members
+    ranked = _rank(members, metric) if metric else members
     return {
         "metric": metric.name if metric else None,
         "optimization": metric.optimization if metric else None,
@@ -81,7 +81,7 @@ def _best(group: Run, ranked: Sequence[Member], metric: SearchMetric) -> BestExp
 
 def _item(group: Run, member: Member) -> ResultItem:
     took = member.has_begun and member.started_at and member.finished_at
-    return shaped(
+    return as_shape(
         ResultItem,
         member,
         unique_name=_name(group, member),
@@ -100,7 +100,7 @@ def _value(member: Member, metric: SearchMetric) -> float | None:
     return member.last_metric.get(metric.name) if member.status == Status.SUCCEEDED else None
 
 
-def _ranked(members: Sequence[Member], metric: SearchMetric) -> list[Member]:
+def _rank(members: Sequence[Member], metric: SearchMetric) -> list[Member]:
     sign = -1 if metric.optimization == "maximize" else 1
 
     def key(member: Member) -> tuple[bool, float]:

@@ -68,7 +68,7 @@ def _changes(body: bodies.ChangedRun, run: Run) -> Json:
     if "params" in given:
         given.pop("declarations", None)  # the older word for the same
     if body.merge:
-        merged = {name: _merged(getattr(run, _COLUMNS.get(name, name), None), new) for name, new in given.items()}
+        merged = {name: _merge(getattr(run, _COLUMNS.get(name, name), None), new) for name, new in given.items()}
         given = bodies.read(bodies.ChangedRun, merged).given()
     return {_COLUMNS.get(name, name): value for name, value in given.items() if name != "merge"}
 
@@ -194,7 +194,7 @@ def _answer(call: Call, run: Run) -> Json:
     return detail(run, call.project, call.user, call.context)
 
 
-def _merged(old: object, new: object) -> object:
+def _merge(old: object, new: object) -> object:
     if isinstance(old, dict) and isinstance(new, dict):
         return {**old, **new}
     if isinstance(old, list) and isinstance(new, list):

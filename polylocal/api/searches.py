@@ -9,13 +9,13 @@ from polylocal.api.endpoint import Access, Call, Endpoint, empty_response, run_p
 from polylocal.api.kinds import kinds_with, with_article
 from polylocal.api.paging import page
 from polylocal.api.shapes import Json
-from polylocal.api.shapes.base import shaped
+from polylocal.api.shapes.base import as_shape
 from polylocal.api.shapes.experiments import ChartViewItem
 from polylocal.api.shapes.platform import ActivityItem, SearchItem, activity_item
 from polylocal.statuses import POLYAXON_KINDS, Kind
 
 _PAGE = 300_000  # clients ask for all of them at once
-_search_item, _chart_item = partial(shaped, SearchItem), partial(shaped, ChartViewItem)
+_search_item, _chart_item = partial(as_shape, SearchItem), partial(as_shape, ChartViewItem)
 
 
 def searches(kind: Kind, call: Call) -> Json:

@@ -202,7 +202,7 @@ def test_a_thousand_equal_streams_are_checked_once_and_only_after_changes(
         watch = PermissionWatch(store)
         with counted(store, monkeypatch) as looks, ExitStack() as stack:
             for _ in range(1000):
-                stack.enter_context(watch.watching(lambda: asked.append(1), "alike"))
+                stack.enter_context(watch.watch(lambda: asked.append(1), "alike"))
             await until(lambda: len(asked) == 1)
             await until(lambda: len(looks) > 5)
             assert len(asked) == 1
@@ -223,7 +223,7 @@ def test_the_watch_ends_with_the_last_stream_and_begins_again(store: Store) -> N
     async def scenario() -> None:
         watch = PermissionWatch(store)
         for _ in range(2):
-            with watch.watching(refuse, 1) as lost, watch.watching(lambda: None, 2) as kept:
+            with watch.watch(refuse, 1) as lost, watch.watch(lambda: None, 2) as kept:
                 await asyncio.wait_for(lost.ended.wait(), 20)
                 assert not kept.ended.is_set()
             await until(lambda: not watch._tasks)
@@ -244,7 +244,7 @@ def test_a_busy_database_ends_no_stream(store: Store, monkeypatch: pytest.Monkey
     async def scenario() -> None:
         watch = PermissionWatch(store)
         asked: list[int] = []
-        with watch.watching(lambda: asked.append(1), 1) as right:
+        with watch.watch(lambda: asked.append(1), 1) as right:
             await until(lambda: len(asked) == 1)
             assert not right.ended.is_set()
 
@@ -268,9 +268,9 @@ def test_a_failing_check_keeps_no_other_stream_unwatched(store: Store, problem: 
         nonlocal over
         watch = PermissionWatch(store)
         with ExitStack() as stack:
-            lost = [stack.enter_context(watch.watching(refuse, key)) for key in range(3)]
-            failing = stack.enter_context(watch.watching(fail, 4))
-            lost += [stack.enter_context(watch.watching(refuse, key)) for key in range(5, 8)]
+            lost = [stack.enter_context(watch.watch(refuse, key)) for key in range(3)]
+            failing = stack.enter_context(watch.watch(fail, 4))
+            lost += [stack.enter_context(watch.watch(refuse, key)) for key in range(5, 8)]
             await until(lambda: not any(right.is_new for right in lost))
             over = True
             with store.database.write() as db:
@@ -295,7 +295,7 @@ def test_no_stream_goes_on_for_long_because_there_are_many(store: Store, monkeyp
     async def scenario() -> None:
         nonlocal over
         watch = PermissionWatch(store)
-        with watch.watching(check, 1) as right:
+        with watch.watch(check, 1) as right:
             await until(lambda: not right.is_new)
             over = True
             with store.database.write() as db:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 
-from polylocal.api.abf.forms import MAX_DEPTH, nested
+from polylocal.api.abf.forms import MAX_DEPTH, nest
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ from polylocal.api.abf.forms import MAX_DEPTH, nested
     ],
 )
 def test_nested_names(pairs: list[tuple[str, object]], value: dict[str, Any]) -> None:
-    assert nested(pairs) == value
+    assert nest(pairs) == value
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_nested_names(pairs: list[tuple[str, object]], value: dict[str, Any]) ->
 )
 def test_names_that_do_not_fit_together_are_refused(names: tuple[str, ...], told: str) -> None:
     with pytest.raises(HTTPException) as raised:
-        nested([(name, "1") for name in names])
+        nest([(name, "1") for name in names])
     assert raised.value.status_code == 400
     assert told in raised.value.detail
 
@@ -76,13 +76,13 @@ def pairs_of(value: Any, name: str) -> list[tuple[str, object]]:
 @pytest.mark.slow
 @given(st.dictionaries(KEYS, VALUES, max_size=3))
 def test_values_of_a_form_survive_a_round_trip(value: dict[str, Any]) -> None:
-    assert nested([pair for key, inner in value.items() for pair in pairs_of(inner, key)]) == value
+    assert nest([pair for key, inner in value.items() for pair in pairs_of(inner, key)]) == value
 
 
 @given(st.lists(st.tuples(st.text("ab[]", max_size=8), st.text(max_size=2)), max_size=6))
 def test_any_names_are_read_or_refused(pairs: list[tuple[str, str]]) -> None:
     """Each parsed name has its value in the result. No other exception than a refusal is raised."""
     with suppress(HTTPException):
-        found = nested(pairs)
+        found = nest(pairs)
         assert bool(found) == bool(pairs)
         assert all(name.startswith(tuple(found)) for name, _ in pairs)

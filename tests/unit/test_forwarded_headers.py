@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from polylocal.api.forwarded_headers import limited_cookie, of_answer, of_request
+from polylocal.api.forwarded_headers import limited_cookie, request_headers, response_headers
 
 OURS = frozenset({"polylocal_session", "user"})
 
 
 def answered(name: str, value: str = "x") -> str | None:
     """The header that the browser receives for one header of a program."""
-    found = of_answer([(name.encode(), value.encode())], OURS)[:-2]
+    found = response_headers([(name.encode(), value.encode())], OURS)[:-2]
     return found[0][1].decode() if found else None
 
 
 def asked(name: str, value: str = "x") -> str | None:
-    found = of_request([(name, value)], OURS)
+    found = request_headers([(name, value)], OURS)
     return found[0][1] if found else None
 
 
@@ -80,7 +80,7 @@ def test_headers_that_pass_to_a_program(name: str) -> None:
 
 
 def test_every_answer_allows_framing_by_its_own_origin_only_and_no_sniffing() -> None:
-    assert of_answer([], OURS) == [
+    assert response_headers([], OURS) == [
         (b"content-security-policy", b"frame-ancestors 'self'"),
         (b"x-content-type-options", b"nosniff"),
     ]
@@ -128,5 +128,5 @@ def test_a_cookie_stays_below_the_page_where_pages_share_a_host(cookie: str, kep
 
 def test_cookies_of_ours_reach_no_program() -> None:
     line = "polylocal_session=s; a=b; user=root;  c=d=e ; user =x"
-    assert of_request([("Cookie", line)], OURS) == [("cookie", "a=b; c=d=e")]
-    assert of_request([("Cookie", "user=root")], OURS) == []
+    assert request_headers([("Cookie", line)], OURS) == [("cookie", "a=b; c=d=e")]
+    assert request_headers([("Cookie", "user=root")], OURS) == []

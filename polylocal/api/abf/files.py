@@ -139,7 +139,7 @@ def _respond(call: AbfCall, path: Path, parts: list[str]) -> Response:
     with os.scandir(path) as found:
         names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in found if entry.name[0] != ".")
     if "index.json" in names and "index.html" in names:
-        return _negotiated(call, path)
+        return _negotiate(call, path)
     if "index.html" in names:
         return _file(call, path / "index.html")
     if not parts:
@@ -166,7 +166,7 @@ def _first_existing(call: AbfCall, paths: Iterable[Path]) -> Response | None:
     return None
 
 
-def _negotiated(call: AbfCall, folder: Path) -> Response:
+def _negotiate(call: AbfCall, folder: Path) -> Response:
     """A page of an index in HTML or JSON, as the client accepts. Raises OSError, HTTPException 406."""
     media = simple_index.content_type(call.request.headers.getlist("accept"), call.query("format"))
     response = _file(call, folder / simple_index.FILES[media], media)

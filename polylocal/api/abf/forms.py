@@ -16,7 +16,7 @@ _NAME = re.compile(r"(?P<head>[^\[\]]+)(?P<inner>(?:\[[^\[\]]*\])+)")
 _INNER = re.compile(r"\[([^\[\]]*)\]")
 
 
-def nested(pairs: Iterable[tuple[str, object]]) -> Json:
+def nest(pairs: Iterable[tuple[str, object]]) -> Json:
     """Nest the fields of a form: texts or files. Raises HTTPException 400: two names exclude each other."""
     found: Json = {}
     for name, value in pairs:

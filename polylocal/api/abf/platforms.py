@@ -9,7 +9,7 @@ from starlette.responses import Response
 from polylocal.api.abf import shapes
 from polylocal.api.abf.calls import AbfCall, Endpoint, failure, success
 from polylocal.api.abf.values import Json, boolean, integer, text
-from polylocal.api.shapes.base import picked
+from polylocal.api.shapes.base import pick
 from polylocal.errors import InvalidInput, NotFound, PackageError
 from polylocal.packages import arches, builder_images, kinds, signing
 from polylocal.packages.statuses import TIME_LIVING_S
@@ -24,7 +24,7 @@ _MAX_PLATFORMS = 10_000
 
 def all_arches(call: AbfCall) -> Json:
     """The architectures that this machine can build for."""
-    return {"architectures": [picked(arch, "id name") for arch in call.store.platforms.arches(arches.buildable())]}
+    return {"architectures": [pick(arch, "id name") for arch in call.store.platforms.arches(arches.buildable())]}
 
 
 def index(call: AbfCall) -> Json:
@@ -66,7 +66,7 @@ def key(call: AbfCall) -> Json | Response:
         found = signing.Keys(call.context.home.signing).of(platform.name, platform.distrib_type)
     except PackageError as error:
         return failure("platform", str(error))
-    return {"platform": {**picked(platform, "id name"), "fingerprint": found.fingerprint, "key": found.public}}
+    return {"platform": {**pick(platform, "id name"), "fingerprint": found.fingerprint, "key": found.public}}
 
 
 def create(call: AbfCall) -> Json | Response:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from polylocal import clock
 from polylocal.api.shapes import Json
-from polylocal.api.shapes.base import picked
+from polylocal.api.shapes.base import pick
 from polylocal.packages.refusals import Refusal
 from polylocal.store.rows import Arch, BuildList, PackageRow, Platform, Project, Repository, ResultRow, StoredFile, User
 
@@ -54,7 +54,7 @@ def _maintainer(user: User) -> Json:
 
 def project_block(project: Project, owner: User, base: str) -> Json:
     return {
-        **picked(project, "id name"),
+        **pick(project, "id name"),
         "fullname": f"{project.user}/{project.name}",
         "visibility": visibility(project.is_public),
         "url": f"/api/v1/projects/{project.id}.json",
@@ -74,7 +74,7 @@ def project_detail(
     """`statistics`: id of the architecture, number of builds, their average time in seconds."""
     return {
         **project_block(project, owner, base),
-        **picked(project, "description default_branch is_package"),
+        **pick(project, "description default_branch is_package"),
         **_times(project),
         "ancestry": None,
         "has_issues": False,
@@ -94,7 +94,7 @@ def _times(row: Project | Platform | Repository | BuildList) -> Json:
 
 
 def platform_block(platform: Platform) -> Json:
-    about = {**picked(platform, "id name platform_type"), "visibility": visibility(platform.is_open)}
+    about = {**pick(platform, "id name platform_type"), "visibility": visibility(platform.is_open)}
     return {**about, "url": f"/api/v1/platforms/{platform.id}.json"}
 
 
@@ -107,7 +107,7 @@ def platform_detail(platform: Platform, owner: User, repositories: Iterable[Repo
     columns = "description released distrib_type default_branch build_image build_command build_network time_living"
     return {
         **platform_for_build(platform, owner, repositories),
-        **picked(platform, columns),
+        **pick(platform, columns),
         **_times(platform),
         "parent_platform_id": None,
         "products": [],
@@ -115,7 +115,7 @@ def platform_detail(platform: Platform, owner: User, repositories: Iterable[Repo
 
 
 def repository_name(repository: Repository) -> Json:
-    return {**picked(repository, "id name"), "url": f"/api/v1/repositories/{repository.id}.json"}
+    return {**pick(repository, "id name"), "url": f"/api/v1/repositories/{repository.id}.json"}
 
 
 def _platform_name(repository: Repository) -> Json:
@@ -126,7 +126,7 @@ def _platform_name(repository: Repository) -> Json:
 def repository_detail(repository: Repository) -> Json:
     about = {
         **repository_name(repository),
-        **picked(repository, "description publish_without_qa"),
+        **pick(repository, "description publish_without_qa"),
         **_times(repository),
     }
     return {**about, "platform": _platform_name(repository)}
@@ -162,7 +162,7 @@ class RelatedRows:
 
 
 def build_list_row(found: BuildList, project_name: str) -> Json:
-    return {**picked(found, "id status project_id"), "name": project_name, "url": build_list_url(found.id)}
+    return {**pick(found, "id status project_id"), "name": project_name, "url": build_list_url(found.id)}
 
 
 def build_list_url(build_list_id: int) -> str:
@@ -173,7 +173,7 @@ def build_list(found: BuildList, related: RelatedRows) -> Json:
     files, refusal = f"{related.base}/api/v1/file_stores", related.refusal
     [save_to] = related.blocks([found.save_to_repository_id])
     return {
-        **picked(found, _BUILD_LIST),
+        **pick(found, _BUILD_LIST),
         **_times(found),
         "name": related.project.name,
         "container_path": related.container_path,
@@ -181,7 +181,7 @@ def build_list(found: BuildList, related: RelatedRows) -> Json:
         "project": project_block(related.project, related.owner, related.base),
         "build_for_platform": platform_block(related.build_for),
         "save_to_repository": save_to,
-        "arch": picked(related.arch, "id name"),
+        "arch": pick(related.arch, "id name"),
         "is_circle": False,
         "auto_publish": found.auto_publish_status == "default",
         "priority": PRIORITY,
@@ -198,14 +198,14 @@ def build_list(found: BuildList, related: RelatedRows) -> Json:
         "yanked": found.yanked is not None,
         "yanked_reason": found.yanked or None,
         "packages": [_package(package, files) for package in related.packages],
-        "not_published": picked(refusal, "reason message") if refusal else None,
-        "logs": [{**picked(result, "file_name size"), "url": f"{files}/{result.sha1}"} for result in related.results],
+        "not_published": pick(refusal, "reason message") if refusal else None,
+        "logs": [{**pick(result, "file_name size"), "url": f"{files}/{result.sha1}"} for result in related.results],
         "url": build_list_url(found.id),
     }
 
 
 def _package(package: PackageRow, files: str) -> Json:
-    about = {**picked(package, "id name type epoch version release"), "updated_at": seconds(package.updated_at)}
+    about = {**pick(package, "id name type epoch version release"), "updated_at": seconds(package.updated_at)}
     return {**about, "url": f"{files}/{package.sha1}", "dependent_projects": []}
 
 

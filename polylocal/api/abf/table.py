@@ -66,7 +66,7 @@ def application(context: ApiContext) -> Starlette:
 
 def _read_body(request: Request, call: AbfCall) -> AbstractAsyncContextManager[body_parsing.Read]:
     """Clients send bodies with any method, also with GET and DELETE."""
-    return body_parsing.open_body(request, call.body_limit, lambda form: forms.nested(form.multi_items()))
+    return body_parsing.open_body(request, call.body_limit, lambda form: forms.nest(form.multi_items()))
 
 
 def _render(call: AbfCall, result: object) -> Response:

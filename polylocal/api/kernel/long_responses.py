@@ -28,7 +28,7 @@ def stream_slot(call: BaseCall[Any]) -> Iterator[Permission]:
     Raises HTTPException 503: the quota is used up.
     """
     slot = call.context.quotas.streams.slot(*call.holders)
-    watch = call.context.permission_watch.watching(call.check_again, call.permission_key)
+    watch = call.context.permission_watch.watch(call.check_again, call.permission_key)
     with slot, watch as permission:
         yield permission
 
@@ -38,7 +38,7 @@ def while_permitted(call: BaseCall[Any], response: Response) -> Response:
     return _PermittedResponse(call, response) if isinstance(response, StreamingResponse) else response
 
 
-async def revoked(response: Response) -> Response:
+async def revoked_response(response: Response) -> Response:
     """A 403 instead of a response whose reader has lost the permission. Releases what the response holds."""
     if isinstance(response, OpenFileResponse):
         response.file.close()
@@ -69,7 +69,7 @@ class _PermittedResponse(Response):
                     stack.enter_context(call.context.quotas.generated.slot(*call.holders))
                 permission = stack.enter_context(stream_slot(call))
             except HTTPException as error:
-                await revoked(self._response)
+                await revoked_response(self._response)
                 await JSONResponse({"detail": error.detail}, error.status_code, error.headers)(scope, receive, send)
                 return
             await _send_while_permitted(permission, self._response, scope, receive, send)

@@ -32,7 +32,7 @@ def documented(keys: str) -> Callable[[type[Shape]], type[Shape]]:
     return register
 
 
-def shaped(shape: type[Shape], row: object, **known: Any) -> Shape:
+def as_shape(shape: type[Shape], row: object, **known: Any) -> Shape:
     """The object of a row. `known` has the values that are not attributes of the row.
 
     Optional keys (of a TypedDict with `total=False`) are left out where their values are empty.
@@ -45,7 +45,7 @@ def shaped(shape: type[Shape], row: object, **known: Any) -> Shape:
     return cast(Shape, found)
 
 
-def picked(row: object, keys: str) -> Json:
+def pick(row: object, keys: str) -> Json:
     """Attributes of a row under their own names."""
     return {key: getattr(row, key) for key in keys.split()}
 

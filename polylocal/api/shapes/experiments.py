@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing_extensions import TypedDict  # pydantic reads schemas from this one on Python 3.11
 
 from polylocal.api.shapes import Json
-from polylocal.api.shapes.base import shaped
+from polylocal.api.shapes.base import as_shape
 from polylocal.api.shapes.runs import BestExperiment, LastNotFinite, NamedRun
 from polylocal.statuses import Status
 from polylocal.store.rows import Run
@@ -104,7 +104,7 @@ class ChartViewItem(TypedDict):
 def experiment_job_item(run: Run) -> ExperimentJobItem:
     """A run has one task, so the task has the number of the run."""
     name = f"{run.unique_name}.{run.id}.master"
-    return shaped(ExperimentJobItem, run, unique_name=name, role="master", experiment=run.id, definition={})
+    return as_shape(ExperimentJobItem, run, unique_name=name, role="master", experiment=run.id, definition={})
 
 
 def counts_of_group(counts: Mapping[str, int]) -> Json:

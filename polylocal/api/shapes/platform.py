@@ -3,7 +3,7 @@
 from typing_extensions import TypedDict  # pydantic reads schemas from this one on Python 3.11
 
 from polylocal.api.shapes import Json
-from polylocal.api.shapes.base import shaped
+from polylocal.api.shapes.base import as_shape
 from polylocal.engine.machine import Gpu, Machine
 from polylocal.files.disk import Item
 from polylocal.store.rows import Activity, User
@@ -118,20 +118,20 @@ class RoomItem(TypedDict):
 
 
 def user_item(user: User) -> UserItem:
-    return shaped(UserItem, user)
+    return as_shape(UserItem, user)
 
 
 def activity_item(activity: Activity) -> ActivityItem:
-    return shaped(ActivityItem, activity, event_action=activity.action, event_subject=activity.subject)
+    return as_shape(ActivityItem, activity, event_action=activity.action, event_subject=activity.subject)
 
 
 def disk_item(item: Item) -> DiskItem:
-    return shaped(DiskItem, item, last_used=item.last_used or None)
+    return as_shape(DiskItem, item, last_used=item.last_used or None)
 
 
 def node_item(machine: Machine, uuid: str) -> NodeItem:
     """`uuid`: the installation's."""
-    return shaped(
+    return as_shape(
         NodeItem,
         machine,
         uuid=uuid,
@@ -146,7 +146,7 @@ def node_item(machine: Machine, uuid: str) -> NodeItem:
 
 def node_detail(machine: Machine, uuid: str, since: str, now: str) -> NodeDetail:
     """`since`: when the installation was made, as a stamp."""
-    return shaped(
+    return as_shape(
         NodeDetail,
         machine,
         **node_item(machine, uuid),
@@ -163,4 +163,4 @@ def node_detail(machine: Machine, uuid: str, since: str, now: str) -> NodeDetail
 
 def gpu_item(gpu: Gpu, node: str, since: str, now: str) -> GpuItem:
     memory = gpu.memory_total >> 20
-    return shaped(GpuItem, gpu, cluster_node=node, memory=memory, created_at=since, updated_at=now)
+    return as_shape(GpuItem, gpu, cluster_node=node, memory=memory, created_at=since, updated_at=now)

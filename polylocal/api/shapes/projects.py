@@ -6,7 +6,7 @@ from typing import cast
 from typing_extensions import TypedDict  # pydantic reads schemas from this one on Python 3.11
 
 from polylocal.api.shapes import Json
-from polylocal.api.shapes.base import shaped
+from polylocal.api.shapes.base import as_shape
 from polylocal.api.shapes.runs import server_keys
 from polylocal.git.remotes import without_secrets
 from polylocal.statuses import Kind
@@ -79,7 +79,7 @@ class RepoItem(TypedDict):
 
 
 def project_item(project: Project, bookmarked: bool) -> ProjectItem:
-    return shaped(ProjectItem, project, owner=project.user, bookmarked=bookmarked)
+    return as_shape(ProjectItem, project, owner=project.user, bookmarked=bookmarked)
 
 
 def project_detail(
@@ -91,7 +91,7 @@ def project_detail(
     tensorboard: Run | None,
 ) -> ProjectDetail:
     """`counts`: the visible runs by kind, and as `independent` the experiments of no group."""
-    return shaped(
+    return as_shape(
         ProjectDetail,
         project,
         owner=project.user,
@@ -110,7 +110,7 @@ def code_reference_item(reference: CodeReference | None, project: Project) -> Co
     if reference is None:
         return cast(CodeReferenceItem, {**dict.fromkeys(CodeReferenceItem.__annotations__), "is_dirty": False})
     external = without_secrets(project.git_url) if project.git_url else None
-    return shaped(CodeReferenceItem, reference, repo=project.unique_name, external_repo=external)
+    return as_shape(CodeReferenceItem, reference, repo=project.unique_name, external_repo=external)
 
 
 def ci_item(project: Project) -> CiItem:

@@ -7,7 +7,7 @@ from typing import Any, cast
 from typing_extensions import TypedDict  # pydantic reads schemas from this one on Python 3.11
 
 from polylocal.api.shapes import Json
-from polylocal.api.shapes.base import documented, shaped
+from polylocal.api.shapes.base import as_shape, documented
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run, StatusRow
 
@@ -295,14 +295,14 @@ SHAPES: Mapping[Kind, Shapes] = {
 def item(run: Run, bookmarked: bool) -> Json:
     """A run of a Polyaxon kind in a list."""
     shapes = SHAPES[run.kind]
-    return cast(Json, shaped(shapes.item, run, bookmarked=bookmarked, **shapes.values(run)))
+    return cast(Json, as_shape(shapes.item, run, bookmarked=bookmarked, **shapes.values(run)))
 
 
 def detail(run: Run, bookmarked: bool, warnings: list[str], **known: Any) -> Json:
     """A run of a Polyaxon kind by itself. `known`: the values that come from other rows and from files."""
     shapes = SHAPES[run.kind]
     about = {**shapes.values(run), **known}
-    return cast(Json, shaped(shapes.detail, run, bookmarked=bookmarked, warnings=warnings, **about))
+    return cast(Json, as_shape(shapes.detail, run, bookmarked=bookmarked, warnings=warnings, **about))
 
 
 def server_path(run: Run) -> str:
@@ -320,12 +320,12 @@ def server_keys(kind: Kind, server: Run | None) -> Json:
 def status_item(status: StatusRow, run: Run) -> Json:
     """An entry of the history in the shape of the run's kind."""
     shapes = SHAPES[run.kind]
-    return cast(Json, shaped(shapes.status, status, **{shapes.key: run.id}))
+    return cast(Json, as_shape(shapes.status, status, **{shapes.key: run.id}))
 
 
 def task_status_item(status: StatusRow, run: Run) -> StatusItem:
-    return shaped(StatusItem, status, job=run.id)
+    return as_shape(StatusItem, status, job=run.id)
 
 
 def run_item(run: Run, message: str | None, waits_for: str | None) -> RunItem:
-    return shaped(RunItem, run, message=message, waits_for=waits_for)
+    return as_shape(RunItem, run, message=message, waits_for=waits_for)

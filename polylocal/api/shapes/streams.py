@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from polylocal.api.shapes import Json
-from polylocal.api.shapes.base import picked
+from polylocal.api.shapes.base import pick
 from polylocal.engine.containers import Usage
 from polylocal.engine.machine import Gpu
 from polylocal.store.rows import Run
@@ -42,4 +42,4 @@ def _percent(used_ns: int, machine_ns: int, cpus: int) -> float:
 def _gpu(gpu: Gpu) -> Json:
     """Memory in bytes, power in watts, temperature in °C."""
     used = round(100.0 * gpu.memory_used / gpu.memory_total) if gpu.memory_total else 0
-    return {**picked(gpu, _GPU), "memory_utilization": used, "processes": []}
+    return {**pick(gpu, _GPU), "memory_utilization": used, "processes": []}
