@@ -18,7 +18,7 @@ import pytest
 from polylocal.packages.file_store import FileStore
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
-from polylocal.store.build_lists import Harvest, Version
+from polylocal.store.build_lists import BuildResults, Version
 from polylocal.store.rows import Arch, BuildList, NewFile, NewPackage, Platform, Project, Repository, Run, User
 
 COMMIT = "a" * 40
@@ -185,7 +185,7 @@ class Ground:
             "ended",
             details=None,
             recorded={"exit_code": exit_code},
-            harvest=Harvest(packages, results),
+            results=BuildResults(packages, results),
             is_newer=compare_as_text,
         )
         assert ended
@@ -214,7 +214,7 @@ def package(name: str = "hello", version: str = "1.0", content: bytes | None = N
 def store_wheel(file_store: FileStore, name: str, version: str, **fields: str) -> NewPackage:
     """Store a wheel in the file store, and return its package."""
     content = wheel(name, version, **fields)
-    file_store.keep(io.BytesIO(content))
+    file_store.save(io.BytesIO(content))
     return package(name, version, content, file_name=f"{name}-{version}-py3-none-any.whl")
 
 

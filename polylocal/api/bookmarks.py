@@ -40,7 +40,7 @@ def bookmarked_runs(kind: Kind, call: Call) -> Json:
 
 def archived_projects(call: Call) -> Json:
     count, found = _find(call, call.store.projects.archives)
-    marked = call.store.bookmarks.of(call.user, found)
+    marked = call.store.bookmarks.among(call.user, found)
     results = [
         {**project_item(project, project.id in marked), "deleted": project.archived_at is not None} for project in found
     ]
@@ -49,7 +49,7 @@ def archived_projects(call: Call) -> Json:
 
 def archived_runs(kind: Kind, call: Call) -> Json:
     count, found = _find(call, lambda user, page: call.store.runs.archives(user, kind, page))
-    marked = call.store.bookmarks.of(call.user, found)
+    marked = call.store.bookmarks.among(call.user, found)
     return envelope(call.request, count, [{**item(run, run.pk in marked), "deleted": True} for run in found])
 
 

@@ -30,7 +30,7 @@ def index(call: Call) -> Json:
     group_number, is_independent = call.query("group"), call.flag("independent")
     if is_independent and group_number:
         raise refusal("You cannot filter for independent experiments and group experiments at the same time.")
-    group = call.store.runs.named(call.project, Kind.GROUP, group_number) if group_number else None
+    group = call.store.runs.by_name(call.project, Kind.GROUP, group_number) if group_number else None
     default = METRICS_PAGE if call.flag("all") else LIMIT
     selected = runs.selection(call, "independent:true" if is_independent else "", default)
     count, found = call.store.runs.page(call.project, call.kind, group=group, **selected)

@@ -38,7 +38,7 @@ def status(call: Call) -> Response:
 def _store_state(store: Store) -> str | None:
     """The reason why the database does not answer; None: it answers."""
     try:
-        store.recall("installation")
+        store.fact("installation")
     except StoreError as error:
         return str(error)
     return None
@@ -86,7 +86,7 @@ def of_run(call: Call) -> Json:
 
 def of_project(call: Call) -> Json:
     """The bytes on the disk that the deletion of a project frees."""
-    found = _sizes(call.store.usage.of_project(call.project), call.context)
+    found = _sizes(call.store.usage.runs_of_project(call.project), call.context)
     found["code_bytes"] = size_of(call.context.home.code(call.project.uuid))
     found["size_bytes"] += found["code_bytes"]
     return found

@@ -19,7 +19,7 @@ from polylocal.store.rows import Project, User
 
 def index(call: Call) -> Json:
     count, found = _page(call, LIMIT)
-    marked = call.store.bookmarks.of(call.user, found)
+    marked = call.store.bookmarks.among(call.user, found)
     return envelope(call.request, count, [project_item(project, project.id in marked) for project in found])
 
 
@@ -113,7 +113,7 @@ def detail(project: Project, user: User, context: ApiContext) -> ProjectDetail:
         project,
         notebook=newest_server(store, project, Kind.NOTEBOOK),
         tensorboard=newest_server(store, project, Kind.TENSORBOARD),
-        bookmarked=project.id in store.bookmarks.of(user, [project]),
+        bookmarked=project.id in store.bookmarks.among(user, [project]),
         counts=store.projects.counts(project),
         has_code=context.repository(project).exists,
     )

@@ -14,7 +14,7 @@ from polylocal.api.shapes.runs import BestExperiment
 from polylocal.polyaxonfile import SearchMetric
 from polylocal.statuses import Status
 from polylocal.store import Store
-from polylocal.store.groups import Member
+from polylocal.store.groups import ExperimentSummary
 from polylocal.store.rows import Run
 
 MIN_EXPERIMENTS = 4  # experiments that the importance of a param is computed from
@@ -66,7 +66,7 @@ def as_csv(table: GroupResults) -> str:
     return text.getvalue()
 
 
-def _best(group: Run, ranked: Sequence[Member], metric: SearchMetric) -> BestExperiment | None:
+def _best(group: Run, ranked: Sequence[ExperimentSummary], metric: SearchMetric) -> BestExperiment | None:
     if not ranked or _value(ranked[0], metric) is None:
         return None
     first = ranked[0]
@@ -79,7 +79,7 @@ def _best(group: Run, ranked: Sequence[Member], metric: SearchMetric) -> BestExp
     }
 
 
-def _item(group: Run, member: Member) -> ResultItem:
+def _item(group: Run, member: ExperimentSummary) -> ResultItem:
     took = member.has_begun and member.started_at and member.finished_at
     return as_shape(
         ResultItem,
@@ -91,26 +91,26 @@ def _item(group: Run, member: Member) -> ResultItem:
     )
 
 
-def _name(group: Run, member: Member) -> str:
+def _name(group: Run, member: ExperimentSummary) -> str:
     return f"{group.unique_name}.{member.id}" if member.is_own else f"{group.project}.{member.id}"
 
 
-def _value(member: Member, metric: SearchMetric) -> float | None:
+def _value(member: ExperimentSummary, metric: SearchMetric) -> float | None:
     """The last value of an experiment that succeeded; None: it failed, so its value is not comparable."""
     return member.last_metric.get(metric.name) if member.status == Status.SUCCEEDED else None
 
 
-def _rank(members: Sequence[Member], metric: SearchMetric) -> list[Member]:
+def _rank(members: Sequence[ExperimentSummary], metric: SearchMetric) -> list[ExperimentSummary]:
     sign = -1 if metric.optimization == "maximize" else 1
 
-    def key(member: Member) -> tuple[bool, float]:
+    def key(member: ExperimentSummary) -> tuple[bool, float]:
         value = _value(member, metric)
         return value is None, sign * (value or 0.0)
 
     return sorted(members, key=key)
 
 
-def _importance(members: Sequence[Member], metric: SearchMetric) -> dict[str, float]:
+def _importance(members: Sequence[ExperimentSummary], metric: SearchMetric) -> dict[str, float]:
     """The squared rank correlation of each numeric param with the metric. Params with one value are left out."""
     valued = [(member.params, value) for member in members if (value := _value(member, metric)) is not None]
     names = dict.fromkeys(name for params, _ in valued for name in params)

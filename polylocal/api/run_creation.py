@@ -170,7 +170,7 @@ class _Checks:
             return None
         store = self.context.store
         try:
-            found = store.runs.named(self.project, Kind.BUILD, str(wanted))
+            found = store.runs.by_name(self.project, Kind.BUILD, str(wanted))
         except NotFound as error:
             raise InvalidInput([f"There is no build `{wanted}` in this project."]) from error
         if not store.built_images.may_use(self.user, found):
@@ -226,7 +226,7 @@ class _Checks:
         for kind, wanted in self.specification.environment.references.items():
             for index, name in enumerate(wanted):
                 try:
-                    self.context.store.runs.named(self.project, kind, name)
+                    self.context.store.runs.by_name(self.project, kind, name)
                 except NotFound as error:
                     path = ("environment", "outputs", kind.plural, index)
                     raise self._problem(path, f"this project has no {kind} `{name}`.") from error

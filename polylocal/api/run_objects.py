@@ -17,13 +17,13 @@ from polylocal.store.rows import Project, Run, User
 
 def items(found: Sequence[Run], user: User, store: Store) -> list[Json]:
     """Runs as in the lists of their kinds, as `user` sees them."""
-    marked = store.bookmarks.of(user, found)
+    marked = store.bookmarks.among(user, found)
     return [item(run, run.pk in marked) for run in found]
 
 
 def detail(run: Run, project: Project, user: User, context: ApiContext) -> Json:
     """A run by itself, as `user` sees it."""
-    bookmarked = run.pk in context.store.bookmarks.of(user, [run])
+    bookmarked = run.pk in context.store.bookmarks.among(user, [run])
     return detail_item(run, bookmarked, _warnings(run), **VALUES[run.kind](run, project, context))
 
 

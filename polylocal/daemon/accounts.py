@@ -25,7 +25,7 @@ def create_first_user(users: Users, settings: Settings, home: Home) -> None:
     admin = users.get(settings.user)
     if not home.token.exists() or not home.token.read_text().strip():
         write_private(home.token, users.new_token(admin) + "\n")
-    users.keep_token(admin, home.token.read_text().strip())
+    users.save_token(admin, home.token.read_text().strip())
 
 
 def finish_user_removals(store: Store, home: Home) -> None:

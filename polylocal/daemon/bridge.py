@@ -76,11 +76,11 @@ class Gateways:
     def _bind(self, gateway: str) -> socket.socket | None:
         """Prefers the port of the previous daemon, which running containers know. None: the address is not ours."""
         name = f"bridge_port {gateway}"
-        last = int(self._store.recall(name) or self._store.recall("bridge_port") or 0)
+        last = int(self._store.fact(name) or self._store.fact("bridge_port") or 0)
         for port in (last or self._port, self._port, 0):
             try:
                 listener = web_server.listen(gateway, port)
-                self._store.remember(name, str(listener.getsockname()[1]))
+                self._store.save_fact(name, str(listener.getsockname()[1]))
                 return listener
             except OSError as error:
                 log.debug("%s:%s: %s", gateway, port, error)

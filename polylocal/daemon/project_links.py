@@ -27,7 +27,7 @@ class ProjectLinks:
     def refresh_all(self) -> None:
         """Create missing links and remove outdated ones."""
         with self._lock:
-            for project in self._projects.existing():
+            for project in self._projects.all():
                 self._make_link(project)
             wanted = set(self._links.values())
             for path in self._existing_links():

@@ -250,7 +250,7 @@ _FILES = (Home(Path()).database.name, Home(Path()).token.name, Home(Path()).sett
 def _accept_database(unpacked: Home, manifest: Manifest, place: Path, file: Path) -> tuple[snapshots.Snapshot, bool]:
     """Check the database, and give it a new identity if the folder differs from the original."""
     try:
-        found = snapshots.look(unpacked.database)
+        found = snapshots.inspect(unpacked.database)
         if found.newer:
             raise SetupError(
                 f"{file} was made by polylocal {manifest.polylocal}, whose database is newer"

@@ -19,7 +19,7 @@ _KNOWN = {
 _DEBIAN = {"x86_64": "amd64", "aarch64": "arm64", "i586": "i386", "armv7hl": "armhf", "ppc64le": "ppc64el"}
 
 
-def own(machine: str | None = None) -> str:
+def native(machine: str | None = None) -> str:
     """ABF's name of this machine's architecture. `machine`: a name as of `uname -m`; None: this machine's."""
     found = (machine or platform.machine()).lower()
     return next((name for name, (machines, _, _) in _KNOWN.items() if found in machines), found)
@@ -27,9 +27,9 @@ def own(machine: str | None = None) -> str:
 
 def buildable(machine: str | None = None, binfmt: Path = BINFMT) -> Sequence[str]:
     """ABF's names of the architectures that this machine can run, its own first. `binfmt`: the kernel's handlers."""
-    native = own(machine)
-    emulated = (name for name, (_, _, handler) in _KNOWN.items() if name != native and _is_enabled(binfmt / handler))
-    return [native, *emulated]
+    first = native(machine)
+    emulated = (name for name, (_, _, handler) in _KNOWN.items() if name != first and _is_enabled(binfmt / handler))
+    return [first, *emulated]
 
 
 def debian(arch: str) -> str:
@@ -39,7 +39,7 @@ def debian(arch: str) -> str:
 
 def engine_platform(arch: str, machine: str | None = None) -> str | None:
     """The engine's name of a platform, such as `linux/arm64`. None: this machine's own platform, or an unknown one."""
-    return None if arch == own(machine) or arch not in _KNOWN else _KNOWN[arch][1]
+    return None if arch == native(machine) or arch not in _KNOWN else _KNOWN[arch][1]
 
 
 def _is_enabled(handler: Path) -> bool:

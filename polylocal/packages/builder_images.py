@@ -20,7 +20,7 @@ def default(kind: str | None, has_image: Callable[[str], bool]) -> str:
     return recipes.IMAGES[kind or "dnf"]
 
 
-def lack(kind: str | None, image: str) -> str | None:
+def missing_tools(kind: str | None, image: str) -> str | None:
     """A sentence, without a full stop, on the tools that an image lacks for the default commands of a kind, or None."""
     name, tag = _parts(image)
     names, what = _LACKING.get(kind or "", _RPM)
@@ -31,7 +31,7 @@ def lack(kind: str | None, image: str) -> str | None:
 
 def advice(kind: str | None, image: str) -> str | None:
     """The sentence of `lack` with a remedy, or None."""
-    found = lack(kind, image)
+    found = missing_tools(kind, image)
     if found is None:
         return None
     return (

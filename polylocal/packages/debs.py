@@ -25,10 +25,10 @@ from polylocal.packages.facts import Facts, IndexedFile
 
 BINARIES = (".deb", ".udeb")
 SOURCE = ".dsc"
-_MOST_TEXT = 1 << 22  # bytes of a stanza
-_MOST_UNPACKED = 1 << 26  # bytes of a control.tar
-_MOST_PARTS = 100  # members of the ar archive: a package has three
-_MOST_FIELDS = 1000
+_MAX_TEXT = 1 << 22  # bytes of a stanza
+_MAX_UNPACKED = 1 << 26  # bytes of a control.tar
+_MAX_PARTS = 100  # members of the ar archive: a package has three
+_MAX_FIELDS = 1000
 _AR = b"!<arch>\n"
 _FIELD = re.compile(r"[!-9;-~]+")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~:^@%=,!_-]*")
@@ -44,7 +44,7 @@ _OF_INDEX = frozenset("filename size md5sum sha1 sha256 sha512 directory package
 _LISTS = {"Files": "md5", "Checksums-Sha1": "sha1", "Checksums-Sha256": "sha256"}
 
 
-def _zstd(file: io.BytesIO) -> Any:
+def _open_zstd(file: io.BytesIO) -> Any:
     """Decompress zstd. Raises PackageError: the extra is not installed."""
     with extra.needed_for("a .deb file that is compressed with zstd"):
         import zstandard
@@ -57,7 +57,7 @@ _OPENERS: dict[str, Callable[[io.BytesIO], Any]] = {
     ".xz": lzma.LZMAFile,
     ".lzma": lzma.LZMAFile,
     ".bz2": bz2.BZ2File,
-    ".zst": _zstd,
+    ".zst": _open_zstd,
 }
 
 
@@ -82,7 +82,7 @@ def describe(path: Path, file_name: str) -> Description:
     if file_name.endswith(SOURCE):
         fields = _dsc(path, file_name)
         version = split_version(_version(fields, file_name))
-        return Description(_needed(fields, "Source", file_name), "source", *version, parts=_parts(fields))
+        return Description(_require(fields, "Source", file_name), "source", *version, parts=_parts(fields))
     fields = _control(path, file_name)
     version = split_version(_version(fields, file_name))
     return Description(fields["Package"].strip(), "binary", *version)
@@ -100,7 +100,7 @@ def about(path: Path, file_name: str) -> Mapping[str, str]:
     fields = _dsc(path, file_name)
     lists = {name: _list(fields, name) for name in _LISTS}
     others = {name: value for name, value in fields.items() if name not in ("Source", "Package", *_LISTS)}
-    named = {"Package": _needed(fields, "Source", file_name), **others}
+    named = {"Package": _require(fields, "Source", file_name), **others}
     return {"stanza": _stanza(named), "parts": "\n".join(_parts(fields)), **lists}
 
 
@@ -184,14 +184,14 @@ def _control(path: Path, file_name: str) -> Mapping[str, str]:
             raise PackageError(
                 f"{file_name} is no Debian package: `debian-binary`, `control.tar` or `data.tar` is missing"
             )
-        if found.size > _MOST_UNPACKED:
-            raise PackageError(f"{file_name}: its `control.tar` has more than {_MOST_UNPACKED >> 20} MiB")
+        if found.size > _MAX_UNPACKED:
+            raise PackageError(f"{file_name}: its `control.tar` has more than {_MAX_UNPACKED >> 20} MiB")
         file.seek(found.offset)
         with opened(io.BytesIO(file.read(found.size))) as unpacked:
             fields = _fields(_control_file(unpacked, file_name), file_name)
-    _needed(fields, "Package", file_name)
+    _require(fields, "Package", file_name)
     _version(fields, file_name)
-    architecture = _needed(fields, "Architecture", file_name)
+    architecture = _require(fields, "Architecture", file_name)
     if not _ARCHITECTURE.fullmatch(architecture):
         raise PackageError(f"{file_name}: {architecture[:40]!r} is no valid name of an architecture")
     for name, value in fields.items():
@@ -219,7 +219,7 @@ def _members(file: IO[bytes], size: int, file_name: str) -> Iterator[_Member]:
     if file.read(len(_AR)) != _AR:
         raise PackageError(f"{file_name} is no Debian package: it is no ar archive")
     offset = len(_AR)
-    for _ in range(_MOST_PARTS):
+    for _ in range(_MAX_PARTS):
         header = file.read(60)
         digits = header[48:58].strip()
         offset += len(header)
@@ -230,24 +230,24 @@ def _members(file: IO[bytes], size: int, file_name: str) -> Iterator[_Member]:
         if offset >= size:
             return
         file.seek(offset)
-    raise PackageError(f"{file_name} is no Debian package: it has more than {_MOST_PARTS} members")
+    raise PackageError(f"{file_name} is no Debian package: it has more than {_MAX_PARTS} members")
 
 
 def _control_file(unpacked: IO[bytes], file_name: str) -> str:
-    bounded = io.BytesIO(unpacked.read(_MOST_UNPACKED + 1))
-    if bounded.getbuffer().nbytes > _MOST_UNPACKED:
-        raise PackageError(f"{file_name}: its `control.tar` unpacks to more than {_MOST_UNPACKED >> 20} MiB")
+    bounded = io.BytesIO(unpacked.read(_MAX_UNPACKED + 1))
+    if bounded.getbuffer().nbytes > _MAX_UNPACKED:
+        raise PackageError(f"{file_name}: its `control.tar` unpacks to more than {_MAX_UNPACKED >> 20} MiB")
     with tarfile.open(fileobj=bounded, mode="r:") as archive:
         for member in archive:
             if member.isfile() and member.name.removeprefix("./") == "control":
                 opened = archive.extractfile(member)
-                return _text(opened.read(_MOST_TEXT) if opened else b"")
+                return _text(opened.read(_MAX_TEXT) if opened else b"")
     raise PackageError(f"{file_name} is no Debian package: its `control.tar` has no file `control`")
 
 
 def _dsc(path: Path, file_name: str) -> Mapping[str, str]:
     with path.open("rb") as file:
-        text = _text(file.read(_MOST_TEXT))
+        text = _text(file.read(_MAX_TEXT))
     if text.startswith("-----BEGIN PGP SIGNED MESSAGE-----"):
         text = text.partition("\n\n")[2].partition("-----BEGIN PGP SIGNATURE-----")[0]
     return _fields(text, file_name)
@@ -262,8 +262,8 @@ def _fields(text: str, file_name: str) -> Mapping[str, str]:
     fields: dict[str, str] = {}
     seen: set[str] = set()
     found = email.message_from_string(text.lstrip("\n")).items()
-    if len(found) > _MOST_FIELDS:
-        raise PackageError(f"{file_name} has more than {_MOST_FIELDS} fields")
+    if len(found) > _MAX_FIELDS:
+        raise PackageError(f"{file_name} has more than {_MAX_FIELDS} fields")
     for name, value in found:
         if not _FIELD.fullmatch(name) or name.lower() in seen:
             raise PackageError(f"{file_name}: {name[:40]!r} is an invalid or repeated name of a field")
@@ -275,10 +275,10 @@ def _fields(text: str, file_name: str) -> Mapping[str, str]:
 def _stanza(fields: Mapping[str, str]) -> str:
     """Format the fields in their order, without the fields that an index adds. An empty line would end the stanza."""
     kept = {name: value for name, value in fields.items() if name.lower() not in _OF_INDEX}
-    return "".join(f"{name}:{_folded(value)}\n" for name, value in kept.items() if value.strip())
+    return "".join(f"{name}:{_fold(value)}\n" for name, value in kept.items() if value.strip())
 
 
-def _folded(value: str) -> str:
+def _fold(value: str) -> str:
     first, *more = [line.rstrip() for line in re.split(r"[\r\n]+", value)]
     lines = (line if line[0] in " \t" else f" {line}" for line in more if line)
     return "\n".join([f" {first.lstrip()}" if first else "", *lines])
@@ -296,13 +296,13 @@ def _parts(fields: Mapping[str, str]) -> Sequence[str]:
 
 def _version(fields: Mapping[str, str], file_name: str) -> str:
     """The version of a package. Raises PackageError: it is missing or invalid."""
-    found = _needed(fields, "Version", file_name)
+    found = _require(fields, "Version", file_name)
     if not _VERSION.fullmatch(found):
         raise PackageError(f"{file_name} has an invalid version: {found[:40]!r}")
     return found
 
 
-def _needed(fields: Mapping[str, str], name: str, file_name: str) -> str:
+def _require(fields: Mapping[str, str], name: str, file_name: str) -> str:
     """The value of a field. Raises PackageError: it is missing or empty."""
     found = fields.get(name, "").strip()
     if not found:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_MOST_EPOCH = 2**31
+_MAX_EPOCH = 2**31
 
 
 @dataclass(frozen=True)
@@ -25,4 +25,4 @@ class Description:
 
 def is_epoch(text: str) -> bool:
     """Whether a text is a valid epoch: decimal digits, below 2³¹."""
-    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < _MOST_EPOCH
+    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < _MAX_EPOCH

@@ -26,10 +26,10 @@ from polylocal.packages.facts import IndexedFile
 
 API_VERSION = "1.1"
 _WHEEL, _SDIST = ".whl", ".tar.gz"
-_MOST_METADATA = 1 << 22  # bytes
-_MOST_FIELDS = 1000  # the specification has about 40
-_MOST_DIRECTORY = 1 << 24  # bytes: that of a wheel with 100,000 files
-_MOST_MEMBERS, _MOST_UNPACKED = 100_000, 1 << 30  # of a source distribution; bytes
+_MAX_METADATA = 1 << 22  # bytes
+_MAX_FIELDS = 1000  # the specification has about 40
+_MAX_DIRECTORY = 1 << 24  # bytes: that of a wheel with 100,000 files
+_MAX_MEMBERS, _MAX_UNPACKED = 100_000, 1 << 30  # of a source distribution; bytes
 # A text in a database must be valid Unicode, and clients compare the digest of the exact bytes of a metadata file.
 # In this encoding each byte is one character, and every sequence of bytes is a text.
 _BYTES_AS_TEXT = "iso-8859-1"
@@ -38,7 +38,7 @@ _BYTES_AS_TEXT = "iso-8859-1"
 def describe(path: Path, file_name: str) -> Description | None:
     """Read the description of a distribution. None: the file is none. Raises PackageError: it is broken."""
     content = _metadata(path, file_name)
-    return None if content is None else _described(content, file_name)
+    return None if content is None else _parse(content, file_name)
 
 
 def about(path: Path, file_name: str) -> Mapping[str, str]:
@@ -51,11 +51,11 @@ def about(path: Path, file_name: str) -> Mapping[str, str]:
     content = _metadata(path, file_name)
     if content is None:
         return {}
-    found = _described(content, file_name)
+    found = _parse(content, file_name)
     texts = {"name": found.name, "version": found.version}
     if found.requires_python:
         texts["requires_python"] = found.requires_python
-    if file_name.endswith(_WHEEL) and len(content) <= _MOST_METADATA:
+    if file_name.endswith(_WHEEL) and len(content) <= _MAX_METADATA:
         texts["metadata"] = content.decode(_BYTES_AS_TEXT)
     return texts
 
@@ -67,8 +67,8 @@ def _metadata(path: Path, file_name: str) -> bytes | None:
     """The core metadata of a distribution, at most one byte more than the limit. None: the file is no distribution."""
     try:
         if file_name.endswith(_WHEEL):
-            return _of_wheel(path, file_name)
-        return _of_sdist(path, file_name) if file_name.endswith(_SDIST) else None
+            return _wheel_metadata(path, file_name)
+        return _sdist_metadata(path, file_name) if file_name.endswith(_SDIST) else None
     except PackageError:
         raise
     except Exception as error:  # each library raises errors of its own for a broken archive
@@ -77,51 +77,51 @@ def _metadata(path: Path, file_name: str) -> bytes | None:
         raise PackageError(f"{file_name} can't be read: {type(error).__name__}: {error}") from error
 
 
-class _Bounded(FileIO):
+class _LimitedFile(FileIO):
     """A file that limits single reads: zipfile reads the directory of an archive at once, and its objects take ten
     times that memory."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > _MOST_DIRECTORY:
-            raise zipfile.BadZipFile(f"its directory has {size} bytes, more than {_MOST_DIRECTORY}")
+        if size is not None and size > _MAX_DIRECTORY:
+            raise zipfile.BadZipFile(f"its directory has {size} bytes, more than {_MAX_DIRECTORY}")
         return super().read(size) or b""
 
 
-def _of_wheel(path: Path, file_name: str) -> bytes:
-    with _Bounded(path) as opened, zipfile.ZipFile(opened) as archive:
+def _wheel_metadata(path: Path, file_name: str) -> bytes:
+    with _LimitedFile(path) as opened, zipfile.ZipFile(opened) as archive:
         names = {n for n in archive.namelist() if n.count("/") == 1 and n.endswith(".dist-info/METADATA")}
         if not names:
             raise PackageError(f"{file_name} is no wheel: it has no METADATA")
         if len(names) > 1:  # pip refuses such a wheel
             raise PackageError(f"{file_name} has more than one METADATA: {', '.join(sorted(names)[:5])}")
         with archive.open(names.pop()) as file:
-            return file.read(_MOST_METADATA + 1)
+            return file.read(_MAX_METADATA + 1)
 
 
-def _of_sdist(path: Path, file_name: str) -> bytes | None:
+def _sdist_metadata(path: Path, file_name: str) -> bytes | None:
     """The file PKG-INFO in the top folder of a source distribution. None: other archives have no such file."""
     with tarfile.open(path, "r:gz") as archive:
         for number, member in enumerate(archive):
-            if number >= _MOST_MEMBERS or member.offset_data + member.size > _MOST_UNPACKED:
+            if number >= _MAX_MEMBERS or member.offset_data + member.size > _MAX_UNPACKED:
                 raise PackageError(f"{file_name} is too large to search for PKG-INFO")
             if member.isfile() and member.name.count("/") == 1 and member.name.endswith("/PKG-INFO"):
                 opened = archive.extractfile(member)
-                return opened.read(_MOST_METADATA + 1) if opened else b""
+                return opened.read(_MAX_METADATA + 1) if opened else b""
     return None
 
 
-def _described(content: bytes, file_name: str) -> Description:
+def _parse(content: bytes, file_name: str) -> Description:
     from packaging.metadata import parse_email  # takes 50 ms to import: a daemon's start does not wait for it
 
-    kept = content[:_MOST_METADATA]
+    kept = content[:_MAX_METADATA]
     try:
         # the time that parse_email takes grows with the square of the number of different fields
-        is_too_much = len(set(BytesHeaderParser().parsebytes(kept).keys())) > _MOST_FIELDS
+        is_too_much = len(set(BytesHeaderParser().parsebytes(kept).keys())) > _MAX_FIELDS
         fields, others = ({}, {}) if is_too_much else parse_email(kept)
     except Exception as error:  # the parsers of emails do not document their errors
         raise PackageError(f"{file_name}: its metadata can't be read: {type(error).__name__}: {error}") from error
     if is_too_much:
-        raise PackageError(f"{file_name}: its metadata has more than {_MOST_FIELDS} different fields")
+        raise PackageError(f"{file_name}: its metadata has more than {_MAX_FIELDS} different fields")
     said = {"Name": fields.get("name"), "Version": fields.get("version")}
     texts = {field: (value or "").strip() for field, value in said.items()}
     for field, text in texts.items():
@@ -141,7 +141,7 @@ def _described(content: bytes, file_name: str) -> Description:
 
 
 @dataclass(frozen=True)
-class _Listed:
+class _Link:
     """A distribution in the index. It computes the metadata and its digest once for all pages."""
 
     file: IndexedFile
@@ -171,11 +171,11 @@ def index(files: Sequence[IndexedFile]) -> Mapping[str, bytes]:
     `simple/` has a page as HTML and as JSON, and so has each project below it. The metadata of a wheel is the file
     `<path>.metadata`. The index ignores other files.
     """
-    projects: dict[str, list[_Listed]] = {}
+    projects: dict[str, list[_Link]] = {}
     for file in sorted(files, key=lambda file: file.name):
         if file.name.endswith((_WHEEL, _SDIST)) and "name" in file.facts.about:
             project = canonicalize_name(file.facts.about["name"], validate=True)
-            projects.setdefault(project, []).append(_Listed(file))
+            projects.setdefault(project, []).append(_Link(file))
     names = sorted(projects)
     links = [f'<a href="{quote(name)}/">{html.escape(name)}</a><br>\n' for name in names]
     made = {"simple/index.html": _page("Simple index", links)}
@@ -183,19 +183,19 @@ def index(files: Sequence[IndexedFile]) -> Mapping[str, bytes]:
     for name in names:
         made[f"simple/{name}/index.html"] = _page(f"Links for {name}", map(_anchor, projects[name]))
         made[f"simple/{name}/index.json"] = _project_json(name, projects[name])
-        for listed in projects[name]:
-            if listed.metadata is not None:
-                made[f"{listed.file.path}.metadata"] = listed.metadata
+        for link in projects[name]:
+            if link.metadata is not None:
+                made[f"{link.file.path}.metadata"] = link.metadata
     return made
 
 
-def _anchor(listed: _Listed) -> str:
-    file = listed.file
-    attributes = {"href": f"{listed.url}#sha256={file.facts.sha256}"}
-    if listed.python:
-        attributes["data-requires-python"] = listed.python
-    if listed.metadata_digest:
-        attributes["data-core-metadata"] = f"sha256={listed.metadata_digest}"
+def _anchor(link: _Link) -> str:
+    file = link.file
+    attributes = {"href": f"{link.url}#sha256={file.facts.sha256}"}
+    if link.python:
+        attributes["data-requires-python"] = link.python
+    if link.metadata_digest:
+        attributes["data-core-metadata"] = f"sha256={link.metadata_digest}"
         # the name of PEP 658, before PEP 714
         attributes["data-dist-info-metadata"] = attributes["data-core-metadata"]
     if file.yanked is not None:
@@ -211,24 +211,24 @@ def _page(title: str, anchors: Iterable[str]) -> bytes:
     return f"<!DOCTYPE html>\n<html><head>{head}</head><body>\n{body}</body></html>\n".encode()
 
 
-def _project_json(name: str, held: Sequence[_Listed]) -> bytes:
-    versions = sorted({listed.file.facts.about["version"] for listed in held})
-    return _json({"name": name, "versions": versions, "files": [_entry(listed) for listed in held]})
+def _project_json(name: str, held: Sequence[_Link]) -> bytes:
+    versions = sorted({link.file.facts.about["version"] for link in held})
+    return _json({"name": name, "versions": versions, "files": [_entry(link) for link in held]})
 
 
-def _entry(listed: _Listed) -> dict[str, object]:
-    file = listed.file
+def _entry(link: _Link) -> dict[str, object]:
+    file = link.file
     entry: dict[str, object] = {
         "filename": file.name,
-        "url": listed.url,
+        "url": link.url,
         "hashes": {"sha256": file.facts.sha256},
         "size": file.facts.size,
     }
-    if listed.python:
-        entry["requires-python"] = listed.python
-    if listed.metadata_digest:
+    if link.python:
+        entry["requires-python"] = link.python
+    if link.metadata_digest:
         # not under the name of PEP 658 as well: pip 22.3 to 23.0 fails where JSON has it
-        entry["core-metadata"] = {"sha256": listed.metadata_digest}
+        entry["core-metadata"] = {"sha256": link.metadata_digest}
     if file.yanked is not None:
         entry["yanked"] = file.yanked or True
     return entry

@@ -13,10 +13,10 @@ def needed_for(what: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise PackageError(lack(what)) from error
+        raise PackageError(install_hint(what)) from error
 
 
-def lack(what: str) -> str:
+def install_hint(what: str) -> str:
     """The message for an operation that needs the extra."""
     return f"{what} needs libraries that are not installed: pip install 'polylocal[packages]'"
 

@@ -17,12 +17,12 @@ from polylocal.files.folders import Entry
 
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _CHUNK = 1 << 20
-_NEW = ".new-"
+_PREFIX = ".new-"
 # errors of link(2): two file systems, no hard links, too many links, no permission, or a removed file
 _NO_LINK = frozenset(
     {errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EPERM, errno.EACCES, errno.ENOENT}
 )
-_OURS = f"{_NEW}{secrets.token_hex(4)}-"  # prefix of the staged files of this process
+_OWN_PREFIX = f"{_PREFIX}{secrets.token_hex(4)}-"  # prefix of the staged files of this process
 # Held from the commit of a file until a row refers to it, and during the removal of files without a row: otherwise the
 # removal could take a file that was just committed.
 GUARD = threading.RLock()
@@ -49,7 +49,7 @@ class FileStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def keep(self, content: BinaryIO) -> Stored:
+    def save(self, content: BinaryIO) -> Stored:
         """Store a content. Idempotent. Raises OSError."""
         return self.commit(self.stage(content))
 
@@ -62,7 +62,7 @@ class FileStore:
         """Copy a content to a temporary file, without a lock. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         digest, size = hashlib.sha1(usedforsecurity=False), 0
-        handle, name = tempfile.mkstemp(dir=self.folder, prefix=_OURS)
+        handle, name = tempfile.mkstemp(dir=self.folder, prefix=_OWN_PREFIX)
         try:
             with os.fdopen(handle, "wb") as file:
                 while chunk := content.read(_CHUNK):
@@ -84,7 +84,7 @@ class FileStore:
         its mode becomes 0644, and its modification time now. Raises OSError.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{_OURS}{secrets.token_hex(8)}"
+        path = self.folder / f"{_OWN_PREFIX}{secrets.token_hex(8)}"
         try:
             os.link(entry.name, path, src_dir_fd=entry.parent, follow_symlinks=False)
         except OSError as error:
@@ -106,7 +106,7 @@ class FileStore:
             path.unlink(missing_ok=True)
             raise
 
-    def is_beside(self, folder: Path) -> bool:
+    def is_on_file_system_of(self, folder: Path) -> bool:
         """Whether a folder is on the same file system as the store, so that its files can be linked."""
         try:
             return folder.stat().st_dev == self._nearest().stat().st_dev
@@ -133,12 +133,12 @@ class FileStore:
         except FileNotFoundError:
             return []
 
-    def sweep(self) -> None:
+    def remove_temporary_files(self) -> None:
         """Remove the temporary files of earlier processes."""
-        for path in self.folder.glob(f"{_NEW}*"):
-            if not path.name.startswith(_OURS):
+        for path in self.folder.glob(f"{_PREFIX}*"):
+            if not path.name.startswith(_OWN_PREFIX):
                 path.unlink(missing_ok=True)
 
-    def forget(self, sha1: str) -> None:
+    def remove(self, sha1: str) -> None:
         """Remove a file if it exists."""
         (self.folder / sha1).unlink(missing_ok=True)

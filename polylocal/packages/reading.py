@@ -13,7 +13,7 @@ from polylocal.packages.description import Description
 from polylocal.packages.facts import Facts, digests
 
 FORMAT = 1  # version of the result of `facts`: increase it when a reader finds something else in the same file
-_MOST = 255  # characters of a name, a version, a file name
+_MAX = 255  # characters of a name, a version, a file name
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~:^@%=,!_-]*")
 # files and folders of metadata in repositories of any kind
 _TAKEN = frozenset(
@@ -25,7 +25,7 @@ _DEBIAN = (*debs.BINARIES, debs.SOURCE)
 
 def check_name(file_name: str) -> None:
     """Raises PackageError for a file name that a package can't have: one of an index, or one too long or malformed."""
-    if file_name in _TAKEN or len(file_name) > _MOST or not _FILE.fullmatch(file_name):
+    if file_name in _TAKEN or len(file_name) > _MAX or not _FILE.fullmatch(file_name):
         raise PackageError(f"a package can't be published under the file name {file_name!r}")
 
 
@@ -61,7 +61,7 @@ def check(found: Description, file_name: str) -> None:
     if not _FILE.fullmatch(found.name):  # a part of paths in indexes
         raise PackageError(f"{file_name} has an invalid package name: {found.name[:40]!r}")
     for word in (found.name, found.version, found.release):
-        if len(word) > _MOST or not word.isprintable():
+        if len(word) > _MAX or not word.isprintable():
             raise PackageError(f"{file_name} has an invalid name or version: {word[:40]!r}")
 
 

@@ -12,11 +12,11 @@ from polylocal.polyaxonfile import reader
 from polylocal.text import pyproject as project_file
 
 _NO_FILES = ("", ".", "..", ".git")
-_MOST_NAME = 255  # bytes: the limit of file systems
-_MOST_COMMAND = 128_000  # bytes; Linux limits an argument to 128 KiB, and the shell adds a few bytes
+_MAX_NAME = 255  # bytes: the limit of file systems
+_MAX_COMMAND = 128_000  # bytes; Linux limits an argument to 128 KiB, and the shell adds a few bytes
 
 FILE = ".abf.yml"
-MOST_BYTES = 1 << 18  # size of that file
+MAX_BYTES = 1 << 18  # size of that file
 IMAGES = {  # for platforms that name none
     "deb": "debian:12",
     "dnf": "fedora:41",
@@ -52,7 +52,7 @@ if [ "$(id -u)" = 0 ] && {condition}; then
     apt-get -q {options} -y --no-install-recommends build-dep ./
 fi"""
 _APT = "-o APT::Sandbox::User=root -o Dpkg::Use-Pty=0"
-_APT_ALONE = f"{_APT} -o Dir::Etc::sourcelist={APT_LIST} -o Dir::Etc::sourceparts=-"
+_APT_OFFLINE = f"{_APT} -o Dir::Etc::sourcelist={APT_LIST} -o Dir::Etc::sourceparts=-"
 
 # With -q, dnf would not name the packages that it can't find. Debian's dnf has a plugin `local`, which fails if its
 # repository does not exist. Without dnf or root, rpmbuild names the missing requirements.
@@ -82,12 +82,12 @@ while [ $code = {asks} ] && [ -n "$installs" ] && [ $tries -gt 0 ]; do
 done
 rm -f "$RESULTS_PATH"/*.buildreqs.nosrc.rpm
 exit $code"""
-_RPM_ASKS = 11  # exit code of rpmbuild: requirements of a %generate_buildrequires section are missing
+_NEEDS_MORE = 11  # exit code of rpmbuild: requirements of a %generate_buildrequires section are missing
 
 _PYPI = 'pip wheel --no-deps -w "$RESULTS_PATH" .'
 # The requirements come from the image and from the connected repositories, which PIP_FIND_LINKS names. For users other
 # than root, pip installs them into the home folder, which may be missing or read-only in an image.
-_PYPI_ALONE = """\
+_PYPI_OFFLINE = """\
 set -e
 export PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INDEX=1 PIP_ROOT_USER_ACTION=ignore
 if [ "$(id -u)" != 0 ]; then
@@ -107,7 +107,7 @@ fi
 pip wheel --no-deps --no-build-isolation --use-pep517 $check -w "$RESULTS_PATH" ."""
 # A hook of the backend returns further requirements (PEP 517), such as `setup_requires` of setuptools. pip calls the
 # hook only in isolated builds. The first entry of sys.path is the code, whose modules could hide those of the backend.
-_ASK = """\
+_HOOK = """\
 import sys
 out, module, name, *sys.path[:1] = sys.argv[1:]
 import importlib
@@ -118,8 +118,8 @@ ask = getattr(backend, "get_requires_for_build_wheel", None)
 with open(out, "w") as file:
     file.writelines(f"{requirement}\\n" for requirement in (ask() if ask else ()))"""
 _BACKEND = re.compile(r"[\w.]+(:[\w.]+)?", re.ASCII)
-_USUAL_BACKEND = "setuptools.build_meta:__legacy__"
-_USUAL_REQUIREMENTS = ("setuptools>=40.8.0",)  # default of PEP 518, for a pyproject.toml without a build system
+_DEFAULT_BACKEND = "setuptools.build_meta:__legacy__"
+_DEFAULT_REQUIREMENTS = ("setuptools>=40.8.0",)  # default of PEP 518, for a pyproject.toml without a build system
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ def command(target: Target, code: Code) -> str:
     found: str = own or target.command or _default(target, code)
     if "\0" in found:
         return complaint("its command contains a zero byte")
-    if len(found.encode("utf-8", "surrogatepass")) > _MOST_COMMAND:
-        return complaint(f"its command has more than {_MOST_COMMAND} bytes; put it into a script in the code")
+    if len(found.encode("utf-8", "surrogatepass")) > _MAX_COMMAND:
+        return complaint(f"its command has more than {_MAX_COMMAND} bytes; put it into a script in the code")
     return found
 
 
@@ -178,17 +178,17 @@ def _settings(text: str | None) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{FILE} must be a mapping with the keys `sources` and `build`")
     sources, build = found.get("sources"), found.get("build")
-    if sources is not None and not (isinstance(sources, dict) and all(map(_is_source, sources.items()))):
+    if sources is not None and not (isinstance(sources, dict) and all(map(_is_source_entry, sources.items()))):
         raise ValueError(f"{FILE}: `sources` must map plain file names to sha1 sums of 40 hex digits")
     if build is not None and not (isinstance(build, dict) and isinstance(build.get("command", ""), str)):
         raise ValueError(f"{FILE}: `build` must have a `command` that is a string")
     return found
 
 
-def _is_source(item: tuple[object, object]) -> bool:
+def _is_source_entry(item: tuple[object, object]) -> bool:
     name, sha1 = item
     is_name = isinstance(name, str) and "/" not in name and "\0" not in name and name.lower() not in _NO_FILES
-    is_name = is_name and len(str(name).encode("utf-8", "surrogateescape")) <= _MOST_NAME
+    is_name = is_name and len(str(name).encode("utf-8", "surrogateescape")) <= _MAX_NAME
     return is_name and isinstance(sha1, str) and len(sha1) == 40 and all(c in "0123456789abcdef" for c in sha1)
 
 
@@ -205,7 +205,7 @@ def _default(target: Target, code: Code) -> str:
 
 def _deb(target: Target) -> str:
     condition, options = (
-        ("command -v apt-get >/dev/null", _APT) if target.has_network else (f"[ -s {APT_LIST} ]", _APT_ALONE)
+        ("command -v apt-get >/dev/null", _APT) if target.has_network else (f"[ -s {APT_LIST} ]", _APT_OFFLINE)
     )
     return _DEB.replace("@requirements@", _DEB_REQUIREMENTS.format(condition=condition, options=options))
 
@@ -213,13 +213,13 @@ def _deb(target: Target) -> str:
 def _rpm(target: Target, spec: str) -> str:
     name = shlex.quote(f"./{spec}")  # a name may begin with a dash
     if target.has_network:
-        return _RPM.format(condition="command -v dnf >/dev/null", sources=":", options="", spec=name, asks=_RPM_ASKS)
+        return _RPM.format(condition="command -v dnf >/dev/null", sources=":", options="", spec=name, asks=_NEEDS_MORE)
     return _RPM.format(
         condition=f"[ -s {YUM_LIST} ]",
         sources=f'alone=$(mktemp -d)\n    cp {YUM_LIST} "$alone"',
         options='--setopt=reposdir="$alone"',
         spec=name,
-        asks=_RPM_ASKS,
+        asks=_NEEDS_MORE,
     )
 
 
@@ -229,7 +229,7 @@ def _pypi(target: Target, code: Code) -> str:
     if code.pyproject_problem:
         return complaint(code.pyproject_problem)
     try:
-        found, asked = requirements(code.pyproject), _backend(code.pyproject)
+        found, backend = requirements(code.pyproject), _backend(code.pyproject)
         tool = tag_versions.tool(found, code.pyproject)
     except ValueError as error:
         return complaint(str(error))
@@ -238,16 +238,15 @@ def _pypi(target: Target, code: Code) -> str:
         return complaint(f"{words} tag that names a version: push a tag such as v1.0")
     if target.has_network:  # pip installs the requirements by itself
         return _PYPI
-    words = " ".join(map(shlex.quote, found))
-    install = f"pip install {words}" if found else ":"  # a backend in the code itself may need none
-    return _PYPI_ALONE.format(install=install, ask=shlex.quote(_ASK), backend=" ".join(map(shlex.quote, asked)))
+    install = shlex.join(["pip", "install", *found]) if found else ":"  # a backend in the code itself may need none
+    return _PYPI_OFFLINE.format(install=install, ask=shlex.quote(_HOOK), backend=shlex.join(backend))
 
 
 def requirements(pyproject: str | None) -> Sequence[str]:
     """The build requirements (PEP 508) in the text of a pyproject.toml. Raises ValueError: it is invalid."""
     system = project_file.load(pyproject).get("build-system")
     if system is None:
-        return _USUAL_REQUIREMENTS
+        return _DEFAULT_REQUIREMENTS
     found = system.get("requires") if isinstance(system, dict) else None
     if not (isinstance(found, list) and all(isinstance(item, str) for item in found)):
         raise ValueError(
@@ -262,7 +261,7 @@ def requirements(pyproject: str | None) -> Sequence[str]:
 def _backend(pyproject: str | None) -> Sequence[str]:
     """The module and object of the build backend, and the folders of its `backend-path`. Raises ValueError."""
     system = project_file.table(project_file.load(pyproject), "build-system")
-    name, folders = system.get("build-backend", _USUAL_BACKEND), system.get("backend-path", [])
+    name, folders = system.get("build-backend", _DEFAULT_BACKEND), system.get("backend-path", [])
     if not (isinstance(name, str) and _BACKEND.fullmatch(name)):
         raise ValueError("pyproject.toml: `build-system.build-backend` must be the name of a module")
     if not (isinstance(folders, list) and all(isinstance(item, str) and item.isprintable() for item in folders)):

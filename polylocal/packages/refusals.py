@@ -13,7 +13,7 @@ NOT_NEWER = "not-newer"
 TESTING = "testing"
 FAILED = "failed"
 REASONS = (NO_PACKAGES, QA, NOT_IN_REPOSITORY, EXTRA_BUILD_LISTS, NOT_NEWER, TESTING, FAILED)
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 _PUBLISH = "`polylocal package publish {number}`"
 
 
@@ -28,8 +28,8 @@ class Refusal:
 def no_packages(kind: str | None, others: Sequence[str]) -> Refusal:
     """The build has no package. `kind`: the platform's; `others`: the names of the files that the build left."""
     wanted = ", ".join(kinds.endings(kind))
-    more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
-    found = f"only {', '.join(others[:_MOST_NAMED])}{more}" if others else "and no other file"
+    more = f" and {len(others) - _MAX_NAMED} more" if len(others) > _MAX_NAMED else ""
+    found = f"only {', '.join(others[:_MAX_NAMED])}{more}" if others else "and no other file"
     words = f"the build left no package of the platform's kind ({kind or 'rpm'}: {wanted}), {found}"
     return _refusal(NO_PACKAGES, words)
 

@@ -30,7 +30,7 @@ from polylocal.packages.signing import Key
 
 SOURCES = "SRPMS"  # the folder of source packages, a sibling of the folders of architectures
 KEY = "key.asc"  # the public key of a platform, in the folder of the platform
-STAYS_S = 3600  # time for which the files of earlier generations stay readable
+KEEP_READABLE_S = 3600  # time for which the files of earlier generations stay readable
 SLOT_S = 300  # leftovers of one period of this length share a folder
 _POOL, _BY_HASH, _REPODATA = "pool", "by-hash", "repodata"
 _RELEASE, _IN_RELEASE = "Release", "InRelease"
@@ -44,13 +44,13 @@ FactsOf = Callable[[Path, str], Facts]
 
 
 @dataclass(frozen=True)
-class Shelf:
+class FolderContent:
     """The new content of one folder of a repository.
 
     `files`: sources by file name. `kind`: the platform's `distrib_type`, which decides the format of the indexes.
-    `yanked`: the reasons of yanked files, by file name. `stays`: the sha1 of the packages of earlier generations that
-    may stay readable; None: all. `settled`: the names of files that were published before. If such a file can no
-    longer be read, it is left out of the index; any other unreadable file raises PackageError.
+    `yanked`: the reasons of yanked files, by file name. `keep_readable`: the sha1 of the packages of earlier
+    generations that may stay readable; None: all. `already_published`: the names of files that were published before.
+    If such a file can no longer be read, it is left out of the index; any other unreadable file raises PackageError.
     """
 
     path: Path
@@ -59,8 +59,8 @@ class Shelf:
     yanked: Mapping[str, str] = field(default_factory=dict)
     release: Release = field(default_factory=Release)
     key: Key | None = None
-    stays: Collection[str] | None = None
-    settled: Collection[str] = ()
+    keep_readable: Collection[str] | None = None
+    already_published: Collection[str] = ()
 
 
 def folder(downloads: Path, save_to: str, build_for: str, *, is_personal: bool, arch: str, name: str, sub: str) -> Path:
@@ -74,19 +74,19 @@ def container(downloads: Path, save_to: str, build_list_id: int, *, arch: str, n
     return downloads / save_to / "container" / str(build_list_id) / arch / name / "release"
 
 
-def write(shelves: Sequence[Shelf], facts_of: FactsOf = reading.facts) -> None:
+def write(targets: Sequence[FolderContent], facts_of: FactsOf = reading.facts) -> None:
     """Replace the content of folders, of all or of none.
 
     `facts_of(path, file name)` reads a file for the index. Raises PackageError, OSError; then no folder has changed.
     """
-    made: list[tuple[Shelf, Path]] = []
+    made: list[tuple[FolderContent, Path]] = []
     try:
-        for shelf in shelves:
-            made.append((shelf, _staged(shelf, facts_of)))
+        for target in targets:
+            made.append((target, _create_generation(target, facts_of)))
         with _SWITCHING:
-            for shelf, new in made:
-                _withdraw(shelf)
-                _keep_leftovers(shelf, new)
+            for target, new in made:
+                _remove_withdrawn(target)
+                _keep_leftovers(target, new)
             _switch_all(made)
     except BaseException:
         for _, new in made:
@@ -94,8 +94,8 @@ def write(shelves: Sequence[Shelf], facts_of: FactsOf = reading.facts) -> None:
                 remove_tree(new)
         raise
     with _SWITCHING:
-        for shelf, _ in made:
-            _sweep(shelf.path)
+        for target, _ in made:
+            _remove_old_generations(target.path)
 
 
 def snapshot(path: Path, target: Path) -> None:
@@ -111,7 +111,7 @@ def snapshot(path: Path, target: Path) -> None:
                 (target / entry.path).mkdir()
             elif entry.is_file and not _is_signature(entry.path):
                 _link(source / entry.path, target / entry.path)
-    _let_read(target)
+    _make_readable(target)
 
 
 def publish_key(downloads: Path, platform: str, key: Key) -> None:
@@ -129,14 +129,14 @@ def has_key(downloads: Path, platform: str) -> bool:
     return (downloads / platform / KEY).exists()
 
 
-def _switch_all(made: Sequence[tuple[Shelf, Path]]) -> None:
+def _switch_all(made: Sequence[tuple[FolderContent, Path]]) -> None:
     """Point all links to their new generations. After an error, the links point to the old ones again."""
     switched: list[tuple[Path, str | None]] = []
     try:
-        for shelf, new in made:
-            before = os.readlink(shelf.path) if shelf.path.is_symlink() else None
-            _switch(shelf.path, new.name)
-            switched.append((shelf.path, before))
+        for target, new in made:
+            before = os.readlink(target.path) if target.path.is_symlink() else None
+            _switch(target.path, new.name)
+            switched.append((target.path, before))
     except BaseException:
         for path, before in switched:
             if before is None:
@@ -154,52 +154,52 @@ def _switch(path: Path, target: str) -> None:
     new.replace(path)
 
 
-def _staged(shelf: Shelf, facts_of: FactsOf) -> Path:
+def _create_generation(target: FolderContent, facts_of: FactsOf) -> Path:
     """Create the next generation as a sibling of the current one. Raises PackageError, OSError."""
-    shelf.path.parent.mkdir(parents=True, exist_ok=True)
-    new = shelf.path.parent / f".{shelf.path.name}.{uuid.uuid4().hex[:12]}"
+    target.path.parent.mkdir(parents=True, exist_ok=True)
+    new = target.path.parent / f".{target.path.name}.{uuid.uuid4().hex[:12]}"
     new.mkdir()
     try:
-        for name, source in shelf.files.items():
+        for name, source in target.files.items():
             reading.check_name(name)
             _link(source, new / name)
-        for path, content in _indexes(shelf, _pooled(shelf, new, facts_of)).items():
+        for path, content in _indexes(target, _link_pool(target, new, facts_of)).items():
             (new / path).parent.mkdir(parents=True, exist_ok=True)
             (new / path).write_bytes(content)
-        _let_read(new)
+        _make_readable(new)
     except BaseException:
         remove_tree(new)
         raise
     return new
 
 
-def _pooled(shelf: Shelf, new: Path, facts_of: FactsOf) -> list[IndexedFile]:
+def _link_pool(target: FolderContent, new: Path, facts_of: FactsOf) -> list[IndexedFile]:
     """Link the files of the index into the pool. Raises PackageError, OSError."""
     found = []
-    for name in sorted(name for name in shelf.files if kinds.is_package(name, shelf.kind)):
+    for name in sorted(name for name in target.files if kinds.is_package(name, target.kind)):
         try:
-            facts = facts_of(shelf.files[name], name)
+            facts = facts_of(target.files[name], name)
         except PackageError as error:
-            if name not in shelf.settled:
+            if name not in target.already_published:
                 raise
-            log.warning("%s is left out of the index of %s: %s", name, shelf.path, error)
+            log.warning("%s is left out of the index of %s: %s", name, target.path, error)
             continue
         folder = new / _POOL / facts.sha1
         folder.mkdir(parents=True, exist_ok=True)
         for beside in (name, *(debs.parts(facts) if name.endswith(debs.SOURCE) else ())):
-            if beside in shelf.files and not (folder / beside).exists():
+            if beside in target.files and not (folder / beside).exists():
                 _link(new / beside, folder / beside)
-        found.append(IndexedFile(name, f"{_POOL}/{facts.sha1}/{name}", facts, shelf.yanked.get(name)))
+        found.append(IndexedFile(name, f"{_POOL}/{facts.sha1}/{name}", facts, target.yanked.get(name)))
     return found
 
 
-def _indexes(shelf: Shelf, files: Sequence[IndexedFile]) -> Mapping[str, bytes]:
-    """The indexes: path relative to the folder → content. They are signed if the shelf has a key."""
-    made = dict(_INDEXES.get(shelf.kind or "", _rpm)(files, shelf.release))
-    if shelf.key and _RELEASE in made:
-        made[_IN_RELEASE] = shelf.key.sign_clearly(made[_RELEASE])
-    if shelf.key and REPOMD in made:
-        signature = shelf.key.sign_detached(made[REPOMD])
+def _indexes(target: FolderContent, files: Sequence[IndexedFile]) -> Mapping[str, bytes]:
+    """The indexes: path relative to the folder → content. They are signed if the target has a key."""
+    made = dict(_INDEXES.get(target.kind or "", _rpm)(files, target.release))
+    if target.key and _RELEASE in made:
+        made[_IN_RELEASE] = target.key.sign_clearly(made[_RELEASE])
+    if target.key and REPOMD in made:
+        signature = target.key.sign_detached(made[REPOMD])
         made[REPOMD_SIGNATURE] = made[signature_path(hashlib.sha256(made[REPOMD]).hexdigest())] = signature
     return made
 
@@ -213,7 +213,7 @@ def _is_signature(path: str) -> bool:
     return path == _IN_RELEASE or path.startswith(f"{_REPODATA}/") and path.endswith(".asc")
 
 
-def _let_read(folder: Path) -> None:
+def _make_readable(folder: Path) -> None:
     """Let any user read a folder, whatever the umask of the daemon is: builds may run as any user."""
     for parent, _, names in os.walk(folder):
         os.chmod(parent, 0o755)
@@ -234,7 +234,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _sweep(path: Path) -> None:
+def _remove_old_generations(path: Path) -> None:
     """Remove old generations, and expired leftovers.
 
     Errors are ignored, because the publication has succeeded. The next publication tries again.
@@ -242,10 +242,10 @@ def _sweep(path: Path) -> None:
     with suppress(OSError):
         current = os.readlink(path)
         for old in path.parent.glob(f".{path.name}.*"):
-            if old.name not in (current, _left(path).name) and not old.is_symlink():
+            if old.name not in (current, _leftovers_folder(path).name) and not old.is_symlink():
                 with suppress(OSError):
                     remove_tree(old)
-        forget_leftovers(path)
+        remove_expired_leftovers(path)
 
 
 # -- leftovers: files of earlier generations -------------------------------------------------------------------------
@@ -258,14 +258,14 @@ def leftovers(place: Path) -> Iterator[Path]:
     """
     for path in place.parents:
         rest = place.relative_to(path)
-        if path.name and _stays(rest):
+        if path.name and _is_immutable(rest):
             with suppress(OSError):  # no leftovers, a concurrent removal, or an invalid name
-                yield from (slot / rest for slot in sorted(_left(path).iterdir(), reverse=True))
+                yield from (slot / rest for slot in sorted(_leftovers_folder(path).iterdir(), reverse=True))
 
 
-def forget_leftovers(path: Path) -> bool:
+def remove_expired_leftovers(path: Path) -> bool:
     """Remove the expired leftovers of a repository's folder. Returns whether others remain. Raises OSError."""
-    left, oldest = _left(path), time.time() - STAYS_S - SLOT_S
+    left, oldest = _leftovers_folder(path), time.time() - KEEP_READABLE_S - SLOT_S
     slots = [slot for slot in left.iterdir() if slot.name.isdecimal()] if left.is_dir() else []
     for slot in slots:
         if int(slot.name) < oldest:
@@ -276,49 +276,49 @@ def forget_leftovers(path: Path) -> bool:
     return stay
 
 
-def with_leftovers(downloads: Path) -> Iterator[Path]:
+def folders_with_leftovers(downloads: Path) -> Iterator[Path]:
     """The folders of all repositories and containers that have leftovers."""
     for below in ("repository/*/*", "repository/*/*/*", "container/*/*/*"):
         for left in downloads.glob(f"*/{below}/.*.left"):
             yield left.with_name(left.name.removeprefix(".").removesuffix(".left"))
 
 
-def _keep_leftovers(shelf: Shelf, new: Path) -> None:
+def _keep_leftovers(target: FolderContent, new: Path) -> None:
     """Keep the files that the current generation has and the next one lacks, for clients with the current indexes."""
-    path = shelf.path
+    path = target.path
     if not path.is_symlink() or not path.is_dir():
         return
     current = path.resolve()
-    slot = _left(path) / f"{int(time.time()) // SLOT_S * SLOT_S:012}"
+    slot = _leftovers_folder(path) / f"{int(time.time()) // SLOT_S * SLOT_S:012}"
     for entry in walk(current):
-        if not entry.is_file or not _stays(Path(entry.path)) or (new / entry.path).exists():
+        if not entry.is_file or not _is_immutable(Path(entry.path)) or (new / entry.path).exists():
             continue
         top, sha1, *_ = Path(entry.path).parts
-        if shelf.stays is not None and top == _POOL and sha1 not in shelf.stays:
+        if target.keep_readable is not None and top == _POOL and sha1 not in target.keep_readable:
             continue
-        target = slot / entry.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists():
-            _link(current / entry.path, target)
+        kept = slot / entry.path
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        if not kept.exists():
+            _link(current / entry.path, kept)
 
 
-def _withdraw(shelf: Shelf) -> None:
+def _remove_withdrawn(target: FolderContent) -> None:
     """Remove the leftovers of packages that must not stay readable. Raises OSError."""
-    if shelf.stays is None:
+    if target.keep_readable is None:
         return
-    for found in _left(shelf.path).glob(f"*/{_POOL}/*"):
-        if found.name not in shelf.stays:
+    for found in _leftovers_folder(target.path).glob(f"*/{_POOL}/*"):
+        if found.name not in target.keep_readable:
             remove_tree(found)
 
 
-def _stays(path: Path) -> bool:
+def _is_immutable(path: Path) -> bool:
     """Whether a path in a generation always has the same content."""
     top = path.parts[0] if path.parts else ""
     is_named_by_content = top == _REPODATA and not path.name.startswith("repomd.xml")
     return len(path.parts) > 1 and (top in (_POOL, _BY_HASH) or is_named_by_content)
 
 
-def _left(path: Path) -> Path:
+def _leftovers_folder(path: Path) -> Path:
     return path.with_name(f".{path.name}.left")
 
 

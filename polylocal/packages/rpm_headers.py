@@ -23,9 +23,9 @@ _LEAD_MAGIC = b"\xed\xab\xee\xdb"
 _HEADER_MAGIC = b"\x8e\xad\xe8\x01"
 _ALIGNMENT = 8  # bytes: the signature is padded to a multiple
 
-_MOST_ENTRIES = 4096  # of an index; rpm has about 350 tags
-_MOST_DATA = 32 << 20  # bytes of one header
-_MOST_VALUES = 2_000_000  # of all known tags together; each file in a package has four
+_MAX_ENTRIES = 4096  # of an index; rpm has about 350 tags
+_MAX_DATA = 32 << 20  # bytes of one header
+_MAX_VALUES = 2_000_000  # of all known tags together; each file in a package has four
 
 _INT16, _INT32, _INT64, _STRING, _STRINGS, _I18N = 3, 4, 5, 6, 8, 9
 _SIZES = {_INT16: 2, _INT32: 4, _INT64: 8}  # bytes of one value; the other types are strings
@@ -110,7 +110,7 @@ class _Part:
                 raise PackageError(f"a text of the tag {tag} does not end within the header")
         return end - start
 
-    def packed(self) -> bytes:
+    def pack(self) -> bytes:
         """The header as a package contains it."""
         index = b"".join(_ENTRY.pack(*entry) for entry in self.entries)
         return _INTRODUCTION.pack(_HEADER_MAGIC, len(self.entries), len(self.data)) + index + self.data
@@ -153,16 +153,16 @@ def read(path: Path) -> Header:
 def _read(file: BinaryIO) -> Header:
     with extra.needed_for("an rpm package"):
         from rpmfile.headers import get_headers, sigtags, tags
-    magic, kind = _LEAD.unpack(_exactly(file, _LEAD.size))
+    magic, kind = _LEAD.unpack(_read_exactly(file, _LEAD.size))
     if magic != _LEAD_MAGIC:
         raise PackageError("the file is no rpm package: it does not begin with the magic number")
     signature = _part(file, {sigtags[name]: types for name, types in _SIGNATURE_TYPES.items()})
-    _exactly(file, -file.tell() % _ALIGNMENT)
+    _read_exactly(file, -file.tell() % _ALIGNMENT)
     start = file.tell()
     main = _part(file, {tags[name]: types for name, types in _TYPES.items()})
     names = {tags[name]: name for name in _LONG}
-    long = {**_long(signature, names), **_long(main, names)}
-    content = bytes(_LEAD.size) + _without(signature, names) + _without(main, names)
+    long = {**_decode_long_sizes(signature, names), **_decode_long_sizes(main, names)}
+    content = bytes(_LEAD.size) + _pack_without(signature, names) + _pack_without(main, names)
     _, values = get_headers(io.BytesIO(content))
     # old versions of rpm wrote source packages without the tag
     is_source = "sourcepackage" in values or (kind == _SOURCE and "sourcerpm" not in values)
@@ -170,14 +170,14 @@ def _read(file: BinaryIO) -> Header:
 
 
 def _part(file: BinaryIO, known: Mapping[int, Sequence[int]]) -> _Part:
-    magic, count, size = _INTRODUCTION.unpack(_exactly(file, _INTRODUCTION.size))
+    magic, count, size = _INTRODUCTION.unpack(_read_exactly(file, _INTRODUCTION.size))
     if magic != _HEADER_MAGIC:
         raise PackageError("the file is no rpm package: a header does not begin with its magic number")
-    if count > _MOST_ENTRIES or size > _MOST_DATA:
-        limits = f"{_MOST_ENTRIES} tags and {_MOST_DATA} bytes"
+    if count > _MAX_ENTRIES or size > _MAX_DATA:
+        limits = f"{_MAX_ENTRIES} tags and {_MAX_DATA} bytes"
         raise PackageError(f"the header is too large: it has {count} tags and {size} bytes, the limits are {limits}")
-    index = _exactly(file, count * _ENTRY.size)
-    data = _exactly(file, size)
+    index = _read_exactly(file, count * _ENTRY.size)
+    data = _read_exactly(file, size)
     found: dict[int, Entry] = {}
     for tag, kind, offset, values in _ENTRY.iter_unpack(index):
         if tag in known:
@@ -185,8 +185,8 @@ def _part(file: BinaryIO, known: Mapping[int, Sequence[int]]) -> _Part:
             if tag in found:
                 raise PackageError(f"the header has the tag {tag} twice")
             found[tag] = (tag, kind, offset, values)
-    if sum(number for _, _, _, number in found.values()) > _MOST_VALUES:
-        raise PackageError(f"the header has more than {_MOST_VALUES} values")
+    if sum(number for _, _, _, number in found.values()) > _MAX_VALUES:
+        raise PackageError(f"the header has more than {_MAX_VALUES} values")
     part = _Part(list(found.values()), data)
     # texts have no length in the index: if many tags shared one long text, each would take its memory
     if sum(map(part.length, part.entries)) > size:
@@ -203,17 +203,17 @@ def _check(tag: int, kind: int, offset: int, count: int, kinds: Sequence[int], s
         )
 
 
-def _long(part: _Part, names: Mapping[int, str]) -> dict[str, int]:
+def _decode_long_sizes(part: _Part, names: Mapping[int, str]) -> dict[str, int]:
     """Decode 64-bit sizes, because rpmfile does not. `names`: tag → name."""
     places = {names[tag]: offset for tag, _, offset, _ in part.entries if tag in names}
     return {name: struct.unpack_from(">Q", part.data, offset)[0] for name, offset in places.items()}
 
 
-def _without(part: _Part, tags: Mapping[int, str]) -> bytes:
-    return _Part([entry for entry in part.entries if entry[0] not in tags], part.data).packed()
+def _pack_without(part: _Part, tags: Mapping[int, str]) -> bytes:
+    return _Part([entry for entry in part.entries if entry[0] not in tags], part.data).pack()
 
 
-def _exactly(file: BinaryIO, size: int) -> bytes:
+def _read_exactly(file: BinaryIO, size: int) -> bytes:
     found = file.read(size)
     if len(found) != size:
         raise PackageError("the file ends within its header")

@@ -20,7 +20,7 @@ from polylocal.packages.description import Description
 from polylocal.packages.facts import IndexedFile
 from polylocal.packages.rpm_headers import Header
 
-_MOST_TEXT = 64 << 20  # characters: of the paths of a package, and of its metadata
+_MAX_TEXT = 64 << 20  # characters: of the paths of a package, and of its metadata
 _CHANGELOGS = 10  # entries of a package
 _GHOST = 1 << 6  # RPMFILE_GHOST
 _BEFORE = 1 << 6  # RPMSENSE_PREREQ: needed before the package is installed
@@ -50,8 +50,8 @@ Dependency = tuple[str, int, str]  # name, flags, version
 def describe(path: Path, file_name: str) -> Description:
     """Read the name and version of a package. Raises PackageError: it is damaged, or no index can list it; OSError."""
     header = _header(path, file_name)
-    with _named(file_name):
-        _about(header)  # raises an error for a package that `index` can't list, before its publication
+    with _add_file_name(file_name):
+        _index_texts(header)  # raises an error for a package that `index` can't list, before its publication
         return _description(header)
 
 
@@ -61,8 +61,8 @@ def about(path: Path, file_name: str) -> Mapping[str, str]:
     `file_name`: for messages. The values are XML, except `name` and `arch`.
     """
     header = _header(path, file_name)
-    with _named(file_name):
-        return _about(header)
+    with _add_file_name(file_name):
+        return _index_texts(header)
 
 
 def index(files: Sequence[IndexedFile], revision: int) -> Mapping[str, bytes]:
@@ -92,12 +92,12 @@ def index(files: Sequence[IndexedFile], revision: int) -> Mapping[str, bytes]:
 
 
 def _header(path: Path, file_name: str) -> Header:
-    with _named(file_name):
+    with _add_file_name(file_name):
         return rpm_headers.read(path)
 
 
 @contextmanager
-def _named(file_name: str) -> Iterator[None]:
+def _add_file_name(file_name: str) -> Iterator[None]:
     """Add the name of the file to the message of a PackageError."""
     try:
         yield
@@ -106,19 +106,19 @@ def _named(file_name: str) -> Iterator[None]:
 
 
 def _description(header: Header) -> Description:
-    name, version, release = (_needed(header, tag) for tag in ("name", "version", "release"))
+    name, version, release = (_require(header, tag) for tag in ("name", "version", "release"))
     kind = "source" if header.is_source else "binary"
     return Description(name, kind, header.number("serial") or None, version, release)
 
 
-def _needed(header: Header, tag: str) -> str:
+def _require(header: Header, tag: str) -> str:
     found = header.text(tag)
     if not found:
         raise PackageError(f"the header has no {tag}")
     return found
 
 
-def _about(header: Header) -> dict[str, str]:
+def _index_texts(header: Header) -> dict[str, str]:
     found = _description(header)
     files = _files(header)
     texts = {tag: header.text(tag) for tag in ("summary", "description", "packager", "url")}
@@ -130,7 +130,7 @@ def _about(header: Header) -> dict[str, str]:
     version = _element("version", epoch=found.epoch or 0, ver=found.version, rel=found.release)
     kept = {
         "name": found.name,
-        "arch": "src" if header.is_source else _needed(header, "arch"),
+        "arch": "src" if header.is_source else _require(header, "arch"),
         "version": version,
         # the build time stands for the file's time, so that copies of the file have the same metadata
         "texts": "".join(_element(tag, text) for tag, text in texts.items())
@@ -140,8 +140,8 @@ def _about(header: Header) -> dict[str, str]:
         "files": "".join(map(_file, files)),
         "changelogs": "".join(_changelogs(header)),
     }
-    if sum(map(len, kept.values())) > _MOST_TEXT:
-        raise PackageError(f"the metadata of the package has more than {_MOST_TEXT} characters")
+    if sum(map(len, kept.values())) > _MAX_TEXT:
+        raise PackageError(f"the metadata of the package has more than {_MAX_TEXT} characters")
     return kept
 
 
@@ -156,7 +156,7 @@ def _format(header: Header, files: Sequence[tuple[str, str]]) -> str:
                 (name, flags & _COMPARISON, version)
                 for name, flags, version in rpm_headers.dependencies(header, "provides")
             }
-            entries = _required(entries, provided, {path for path, _ in files if _is_primary(path)})
+            entries = _reduce_requirements(entries, provided, {path for path, _ in files if _is_primary(path)})
         parts.append(_entries(kind, entries))
     parts += [_file(file) for file in files if _is_primary(file[0])]
     return "".join(parts)
@@ -164,7 +164,7 @@ def _format(header: Header, files: Sequence[tuple[str, str]]) -> str:
 
 def _files(header: Header) -> list[tuple[str, str]]:
     """Return the path of each file, and its type: "dir", "ghost" or ""."""
-    paths = header.texts("oldfilenames") or _joined(header)
+    paths = header.texts("oldfilenames") or _join_paths(header)
     modes = header.numbers("filemodes") or (0,) * len(paths)
     flags = header.numbers("fileflags") or (0,) * len(paths)
     if not len(paths) == len(modes) == len(flags):
@@ -172,7 +172,7 @@ def _files(header: Header) -> list[tuple[str, str]]:
     return [(path, _kind(mode, flag)) for path, mode, flag in zip(paths, modes, flags, strict=True)]
 
 
-def _joined(header: Header) -> list[str]:
+def _join_paths(header: Header) -> list[str]:
     names, folders = header.texts("basenames"), header.texts("dirnames")
     indexes = header.numbers("dirindexes")
     if len(names) != len(indexes):
@@ -180,8 +180,8 @@ def _joined(header: Header) -> list[str]:
     if any(place >= len(folders) for place in indexes):
         raise PackageError(f"a file has a folder that the header lacks: the header has {len(folders)} folders")
     # the header has the name of a folder once, however many files are in it
-    if sum(len(folders[place]) for place in indexes) > _MOST_TEXT:
-        raise PackageError(f"the paths of the files have more than {_MOST_TEXT} characters")
+    if sum(len(folders[place]) for place in indexes) > _MAX_TEXT:
+        raise PackageError(f"the paths of the files have more than {_MAX_TEXT} characters")
     return [folders[place] + name for place, name in zip(indexes, names, strict=True)]
 
 
@@ -216,7 +216,7 @@ def _changelogs(header: Header) -> Iterator[str]:
 # -- dependencies ----------------------------------------------------------------------------------------------------
 
 
-def _required(
+def _reduce_requirements(
     entries: Iterable[Dependency], provided: Collection[Dependency], files: Collection[str]
 ) -> list[Dependency]:
     """Remove duplicates and the requirements that the package itself or rpm provides; keep one version of libc."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pysequoia import Cert, Tsk
 
 _KNOW_ED25519 = ("deb", "pypi")
-_MAKING = threading.Lock()
+_GENERATING = threading.Lock()
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Keys:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def of(self, platform: str, kind: str | None) -> Key:
+    def get(self, platform: str, kind: str | None) -> Key:
         """The key of a platform. It is generated if there is none. `kind`: the platform's `distrib_type`.
 
         Raises PackageError: the extra `packages` is not installed, or the file is no key. The file is not replaced,
@@ -94,7 +94,7 @@ class Keys:
         path = self._path(platform)
         with extra.needed_for("a signature of a repository"):
             import pysequoia  # noqa: F401
-        with _MAKING:
+        with _GENERATING:
             try:
                 content = path.read_bytes()
             except FileNotFoundError:
@@ -106,13 +106,13 @@ class Keys:
             except OSError as error:
                 if is_transient(error):
                     raise
-                raise self._unusable(path, error.strerror or str(error)) from error
+                raise self._unusable_key(path, error.strerror or str(error)) from error
         try:
             key = Key(content.decode("ascii"))
             key.sign_detached(b"")  # fails for a public key, which can be parsed as well
         except Exception as error:  # pysequoia raises plain exceptions
             # the message contains a backtrace
-            raise self._unusable(path, visible.one_line(str(error).partition("\n")[0])) from error
+            raise self._unusable_key(path, visible.one_line(str(error).partition("\n")[0])) from error
         return key
 
     def has(self, platform: str) -> bool:
@@ -122,7 +122,7 @@ class Keys:
     def _path(self, platform: str) -> Path:
         return self._folder / f"{platform}.asc"
 
-    def _unusable(self, path: Path, why: str) -> PackageError:
+    def _unusable_key(self, path: Path, why: str) -> PackageError:
         return PackageError(
             f"The file {self._folder.name}/{path.name} in the home folder of the daemon is no OpenPGP secret key that"
             f" can sign ({why}); restore it from a backup. If there is none, move it away: the next publication"

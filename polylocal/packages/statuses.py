@@ -109,7 +109,7 @@ def sources(target: BuildStatus) -> frozenset[BuildStatus]:
     return frozenset(source for step in TRANSITIONS if step.target is target for source in step.sources)
 
 
-def of_run(status: str, exit_code: int | None, *, is_canceled: bool, was_overdue: bool) -> BuildStatus:
+def status_of_run(status: str, exit_code: int | None, *, is_canceled: bool, was_overdue: bool) -> BuildStatus:
     """The status of a build list that follows from the status of its run.
 
     `is_canceled`: a user canceled the build list; then later reports of the container do not matter. `was_overdue`: the

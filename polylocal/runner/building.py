@@ -127,7 +127,7 @@ class BuildOperation:
                 context.store.runs.transition(run, Status.SCHEDULED, recorded={"node": context.engine.node})
             else:
                 found = self._execution.patiently(lambda: context.engine.image_id(container.image_name(run)))
-                if found and context.store.built_images.knows(run, found):
+                if found and context.store.built_images.has(run, found):
                     # the image was built, but the daemon ended before it recorded that
                     context.store.built_images.complete(run, found)
                     return BuildResult(found)

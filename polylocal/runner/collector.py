@@ -81,7 +81,7 @@ class Collector:
     def _forget_images(self) -> None:
         """Forget the images that are gone."""
         moment = clock.now()  # before the list is fetched: it may lack images that are recorded from now on
-        self._context.store.built_images.forget(self._context.engine.image_ids(), moment)
+        self._context.store.built_images.remove_missing(self._context.engine.image_ids(), moment)
 
     def _remove_build_containers(self) -> None:
         """Remove the containers of build steps that an engine left behind when it ended during a build."""
@@ -146,7 +146,7 @@ class Collector:
                 by_uuid.setdefault(entry.name.partition(".")[0], []).append(Path(entry.path))
         names = sorted(by_uuid)
         for uuids in (names[start : start + _MANY] for start in range(0, len(names), _MANY)):
-            known, in_hand = self._context.store.usage.known(uuids), self._in_hand()
+            known, in_hand = self._context.store.usage.by_uuid(uuids), self._in_hand()
             for uuid in uuids:
                 run = known.get(uuid)
                 if run and are_kept:

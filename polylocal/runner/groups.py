@@ -22,7 +22,7 @@ from polylocal.runner.runner_context import RunnerContext
 from polylocal.runner.search import Suggestion, Trial
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun
-from polylocal.store.groups import Member, Progress
+from polylocal.store.groups import ExperimentSummary, Progress
 from polylocal.store.rows import Run
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Groups:
         progress = store.groups.progress(group)
         is_late, is_full = _is_late(group, tuning), _is_full(tuning, progress)
         if is_late:
-            store.groups.drop_held(group, BUDGET)
+            store.groups.cancel_held(group, BUDGET)
         is_hopeless = self._is_hopeless(group, specification, progress)
         is_over = is_late or is_full or is_hopeless
         plan = [] if is_over else self._plan(group, tuning)
@@ -103,11 +103,11 @@ class Groups:
         if not progress.failed:
             return False
         if limit := group_outcome.too_many_failures(specification.hptuning, progress.failed):
-            store.groups.drop_pending(group, limit)
+            store.groups.cancel_pending(group, limit)
             return True
         build = store.groups.failed_build(group) if _has_one_build(group) else None
         if build:
-            store.groups.fail_held(group, "Build failed", {"build_job": build})
+            store.groups.fail_unresolved(group, "Build failed", {"build_job": build})
         return build is not None
 
     def _end(self, group: Run, specification: Specification, *, is_late: bool) -> None:
@@ -221,7 +221,7 @@ def _has_one_build(group: Run) -> bool:
     return not has_template(json.dumps((group.config or {}).get("build")))
 
 
-def _past(tuning: HPTuning, members: Sequence[Member], iteration: int) -> list[list[Trial]]:
+def _past(tuning: HPTuning, members: Sequence[ExperimentSummary], iteration: int) -> list[list[Trial]]:
     """The trials of all earlier iterations."""
     metric = tuning.metric
     past: list[list[Trial]] = [[] for _ in range(iteration)]

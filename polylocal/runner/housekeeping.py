@@ -156,7 +156,7 @@ class Housekeeping:
                 delayed = self._retries.pending() | self._in_use.pending()
                 if run.uuid not in self._active_uuids() and run.pk not in delayed:
                     self._remove(run)
-        for project in context.store.projects.to_remove():
+        for project in context.store.projects.removable():
             remove_tree(context.home.code(project.uuid))
             try:
                 remove_tree(context.home.project_outputs(project.uuid))

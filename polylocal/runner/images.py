@@ -73,7 +73,7 @@ def refusal(name: str) -> str:
 def usable(image: LocalImage, user: User, context: RunnerContext) -> frozenset[str] | None:
     """The uuids of the projects whose code is in an image; None: the user may not read all of them."""
     built = context.store.built_images
-    known = built.contents([image.id, *image.ancestors])
+    known = built.source_projects([image.id, *image.ancestors])
     own = known.pop(digits(image.id), None)
     if own is None:
         return frozenset() if _is_of_others(image) else None

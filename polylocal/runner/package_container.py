@@ -145,7 +145,7 @@ class PackageContainer:
         """The text of `.abf.yml` in git, even if a file of the file store replaces it."""
         try:
             found = self._context.repository(self.run).read(
-                build_list.commit_hash, recipes.FILE, recipes.MOST_BYTES, follows=True
+                build_list.commit_hash, recipes.FILE, recipes.MAX_BYTES, follows=True
             )
         except (NotFound, InvalidInput):  # missing, or invalid: the build's command reports that
             return None
@@ -214,7 +214,7 @@ class PackageContainer:
         context = self._context
         platform = context.store.platforms.get(context.store.build_lists.of_run(self.run.pk).build_for_platform_id)
         image = self.run.specification.build.image or ""
-        found = None if platform.build_command else builder_images.lack(platform.distrib_type, image)
+        found = None if platform.build_command else builder_images.missing_tools(platform.distrib_type, image)
         return f"{found}, unless the build installs it" if found else None
 
 

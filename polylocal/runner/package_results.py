@@ -20,7 +20,7 @@ from polylocal.runner.container_operation import ContainerOperation
 from polylocal.runner.outcome import Outcome
 from polylocal.runner.package_container import work_folder
 from polylocal.statuses import Status
-from polylocal.store.build_lists import Harvest
+from polylocal.store.build_lists import BuildResults
 from polylocal.store.rows import NewFile, NewPackage
 from polylocal.text import visible
 
@@ -87,7 +87,7 @@ class Results:
                     end.message,
                     details=end.details,
                     recorded=recorded,
-                    harvest=harvest,
+                    results=harvest,
                     is_newer=partial(versions.is_newer, platform.distrib_type),
                 )
             return end if is_recorded else None
@@ -105,7 +105,7 @@ class Results:
             log.warning("run=%s: its results are copied, since its container may still run: %s", self.run.label, error)
             return False
 
-    def _harvested(self, end: Outcome, collection: _Collection) -> tuple[Outcome, Harvest]:
+    def _harvested(self, end: Outcome, collection: _Collection) -> tuple[Outcome, BuildResults]:
         """The end of the build, and its results. Results that can't be read fail it; a full disk makes it wait.
 
         Cancelling the build ends the wait and discards the results. Raises StoreError; OSError where this process
@@ -123,7 +123,7 @@ class Results:
                 return self._execution.stopped(), self._discarded(collection)
             pause_s = min(2 * pause_s, MOST_PAUSE_S)
 
-    def _harvested_now(self, end: Outcome, collection: _Collection) -> tuple[Outcome, Harvest]:
+    def _harvested_now(self, end: Outcome, collection: _Collection) -> tuple[Outcome, BuildResults]:
         """Raises OSError where the disk is full, or the process lacks descriptors or memory."""
         try:
             return self._harvest(end, collection)
@@ -136,7 +136,7 @@ class Results:
             words = f"its results can't be kept: {type(error).__name__}: {_shown(error)}"
         self._say_once(words, collection)
         details = {"reason": UNREADABLE, "exit_code": collection.exit_code}
-        return Outcome(Status.FAILED, words, details), Harvest((), self._main_log(collection.staged))
+        return Outcome(Status.FAILED, words, details), BuildResults((), self._main_log(collection.staged))
 
     def _say_once(self, words: str, collection: _Collection) -> None:
         if words not in collection.said:
@@ -158,17 +158,17 @@ class Results:
         self._execution.wait_for_stop(seconds)
         return self._execution.is_unwanted()
 
-    def _discarded(self, collection: _Collection) -> Harvest:
+    def _discarded(self, collection: _Collection) -> BuildResults:
         """The log alone, if the removed results made space for it."""
         collection.forget()
         try:
             remove_tree(work_folder(self.run, self._context) / "results")
-            return Harvest((), self._main_log(collection.staged))
+            return BuildResults((), self._main_log(collection.staged))
         except OSError as error:
             log.warning("run=%s: its log is not kept as a file of the build: %s", self.run.label, error)
-            return Harvest()
+            return BuildResults()
 
-    def _harvest(self, end: Outcome, collection: _Collection) -> tuple[Outcome, Harvest]:
+    def _harvest(self, end: Outcome, collection: _Collection) -> tuple[Outcome, BuildResults]:
         results, exit_code = work_folder(self.run, self._context) / "results", collection.exit_code
         self._check_room(results, collection)
         found = walk(results, could_not_read=_refuse) if results.is_dir() else ()
@@ -188,12 +188,12 @@ class Results:
                 end = Outcome(Status.FAILED, words, {"reason": UNREADABLE, "exit_code": exit_code})
         taken = {package.sha1 for package in packages}
         others = [file for path, file in files.items() if file.sha1 not in taken and path != DATA]
-        return end, Harvest(packages, [*self._main_log(collection.staged), *others])
+        return end, BuildResults(packages, [*self._main_log(collection.staged), *others])
 
     def _check_room(self, results: Path, collection: _Collection) -> None:
         """Raises OSError (ENOSPC) before anything is copied, if the results can't fit on the disk."""
         file_store = self._context.file_store
-        if collection.may_link and file_store.is_beside(results):
+        if collection.may_link and file_store.is_on_file_system_of(results):
             return
         missing = size_of(results) - sum(file.size for file in set(collection.staged.values()))
         if missing > file_store.free_bytes():

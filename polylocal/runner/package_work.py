@@ -74,8 +74,8 @@ def forget_files(context: RunnerContext, among: Iterable[str] | None = None) -> 
     """Remove the files of these sha1 that no build has any more; None: all of them, and unfinished uploads."""
     with GUARD:
         for sha1 in context.store.files.remove_unused(among):
-            context.file_store.forget(sha1)
+            context.file_store.remove(sha1)
         if among is None:
-            context.file_store.sweep()
+            context.file_store.remove_temporary_files()
             for sha1 in context.store.files.without_row(context.file_store.names()):
-                context.file_store.forget(sha1)
+                context.file_store.remove(sha1)

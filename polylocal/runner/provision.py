@@ -188,7 +188,7 @@ class _Provision:
 
         def find(kind: Kind, name: str) -> Run:
             try:
-                return runs.named(project, kind, name)
+                return runs.by_name(project, kind, name)
             except NotFound as error:
                 raise NotFound(f"environment.outputs: this project has no {kind} `{name}` any more") from error
 

@@ -15,7 +15,7 @@ from polylocal.files.folders import remove_tree
 from polylocal.packages import extra, reading, repositories
 from polylocal.packages.facts import Facts
 from polylocal.packages.file_store import GUARD, FileStore
-from polylocal.packages.repositories import Shelf
+from polylocal.packages.repositories import FolderContent
 from polylocal.packages.signing import Key, Keys
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
 from polylocal.runner.package_work import forget_files
@@ -52,13 +52,13 @@ class Publisher:
             self._has_checked_folders = True
             self._remove_expired()
         return time.monotonic() >= self._expire_at or bool(
-            self._lists.to_contain() or self._lists.to_publish() or self._stale_repositories()
+            self._lists.awaiting_container() or self._lists.awaiting_publication() or self._stale_repositories()
         )
 
     def publish(self) -> None:
-        for build_list in self._lists.to_contain():
+        for build_list in self._lists.awaiting_container():
             self._create_container(build_list)
-        waiting = sorted(self._lists.to_publish(), key=lambda found: found.save_to_repository_id)
+        waiting = sorted(self._lists.awaiting_publication(), key=lambda found: found.save_to_repository_id)
         for repository_id, found in groupby(waiting, key=lambda found: found.save_to_repository_id):
             self._publish_builds(self._platforms.repository(repository_id), list(found))
         for repository_id in self._stale_repositories():
@@ -68,26 +68,30 @@ class Publisher:
 
     def _remove_expired(self) -> None:
         """Remove the files of earlier generations that have expired."""
-        remaining = [self._has_leftovers(path) for path in repositories.with_leftovers(self._context.home.downloads)]
+        remaining = [
+            self._has_leftovers(path) for path in repositories.folders_with_leftovers(self._context.home.downloads)
+        ]
         self._expire_at = time.monotonic() + repositories.SLOT_S if any(remaining) else math.inf
 
     def _has_leftovers(self, path: Path) -> bool:
         """Remove expired files of one folder. Returns whether younger ones remain."""
         try:
-            return repositories.forget_leftovers(path)
+            return repositories.remove_expired_leftovers(path)
         except OSError as error:
             log.warning("files of earlier generations in %s can't be removed: %s", path, error)
             return True
 
-    def _write(self, saved_to: Platform, shelves: Sequence[Shelf], stays: Collection[str] | None = None) -> None:
-        """`stays`: see `Shelf`. Raises PackageError, OSError: then no repository has changed."""
+    def _write(
+        self, saved_to: Platform, contents: Sequence[FolderContent], keep_readable: Collection[str] | None = None
+    ) -> None:
+        """`keep_readable`: see `FolderContent`. Raises PackageError, OSError: then no repository has changed."""
         key = self._publish_key(saved_to)
-        facts = KnownFacts(self._context.store.file_facts, self._context.file_store, shelves)
+        facts = KnownFacts(self._context.store.file_facts, self._context.file_store, contents)
         try:
-            repositories.write([replace(shelf, key=key, stays=stays) for shelf in shelves], facts)
+            repositories.write([replace(content, key=key, keep_readable=keep_readable) for content in contents], facts)
         finally:
             facts.keep()
-        self._expire_at = min(self._expire_at, time.monotonic() + repositories.STAYS_S)
+        self._expire_at = min(self._expire_at, time.monotonic() + repositories.KEEP_READABLE_S)
 
     def _publish_key(self, saved_to: Platform) -> Key | None:
         """Publish the key of a platform and return it. Raises PackageError, OSError.
@@ -96,9 +100,9 @@ class Publisher:
         """
         name, downloads = saved_to.name, self._context.home.downloads
         if not (extra.has("pysequoia") or self._keys.has(name) or repositories.has_key(downloads, name)):
-            log.warning("the repositories of %s are not signed: %s", name, extra.lack("a signature"))
+            log.warning("the repositories of %s are not signed: %s", name, extra.install_hint("a signature"))
             return None
-        key = self._keys.of(name, saved_to.distrib_type)
+        key = self._keys.get(name, saved_to.distrib_type)
         repositories.publish_key(downloads, name, key)
         return key
 
@@ -117,9 +121,9 @@ class Publisher:
             published = self._lists.published(repository_id)
             if not all(self._layout.is_published(repository, saved_to, found) for found in published):
                 self._lists.set_stale(repository_id)
-        for build_list in self._lists.contained():
+        for build_list in self._lists.with_container():
             if not self._layout.has_container(build_list):
-                self._lists.contain_again(build_list)
+                self._lists.request_lost_container(build_list)
         existing = {folder.name: folder for folder in self._context.home.downloads.glob("*/container/*")}
         known = {str(found.id) for found in self._lists.by_ids(int(name) for name in existing if name.isdecimal())}
         for name in existing.keys() - known:  # of builds that were deleted while their folders were written
@@ -172,8 +176,8 @@ class Publisher:
         saved_to = self._platforms.get(repository.platform_id)
         for sub in SUBFOLDERS:
             try:
-                shelves = self._layout.all_folders(repository, saved_to, sub)
-                self._write(saved_to, shelves, self._lists.not_withdrawn(repository.id))
+                contents = self._layout.all_folders(repository, saved_to, sub)
+                self._write(saved_to, contents, self._lists.not_withdrawn(repository.id))
             except StoreError:
                 raise
             except Exception as error:  # any error: other repositories must not wait
@@ -219,18 +223,20 @@ class Publisher:
             self._lists.set_failed(build_list, to, [self._log(build_list, message)], message)
 
     def _log(self, build_list: BuildList, message: str) -> NewFile:
-        stored = self._context.file_store.keep(io.BytesIO(f"{message}\n".encode()))
+        stored = self._context.file_store.save(io.BytesIO(f"{message}\n".encode()))
         return NewFile(stored.sha1, f"abfworker::publish-worker-{build_list.id}.log", stored.size)
 
 
 class KnownFacts:
     """Returns the facts about a file for an index: from the store, or else from the file itself."""
 
-    def __init__(self, store: FileFacts, file_store: FileStore, shelves: Iterable[Shelf]) -> None:
+    def __init__(self, store: FileFacts, file_store: FileStore, contents: Iterable[FolderContent]) -> None:
         self._store = store
         self._file_store = file_store
-        named = {path.name for shelf in shelves for path in shelf.files.values() if path.parent == file_store.folder}
-        self._known = store.of(named)
+        named = {
+            path.name for content in contents for path in content.files.values() if path.parent == file_store.folder
+        }
+        self._known = store.get(named)
         self._new: dict[tuple[str, str], Facts] = {}
 
     def __call__(self, path: Path, file_name: str) -> Facts:

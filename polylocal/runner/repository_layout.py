@@ -7,7 +7,7 @@ from pathlib import Path
 from polylocal.errors import PackageError
 from polylocal.packages import arches, repositories
 from polylocal.packages.debs import Release
-from polylocal.packages.repositories import SOURCES, Shelf
+from polylocal.packages.repositories import SOURCES, FolderContent
 from polylocal.runner.package_container import folder_of
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.store.rows import BuildList, PackageRow, Platform, Repository
@@ -23,7 +23,9 @@ class RepositoryLayout:
         self._lists = context.store.build_lists
         self._platforms = context.store.platforms
 
-    def changed_folders(self, repository: Repository, saved_to: Platform, ready: Sequence[BuildList]) -> list[Shelf]:
+    def changed_folders(
+        self, repository: Repository, saved_to: Platform, ready: Sequence[BuildList]
+    ) -> list[FolderContent]:
         """New contents of each changed folder: current files, minus replaced ones, plus the new builds'."""
         sub = saved_to.subfolder
         last = {_key(build_list): build_list for build_list in ready}  # of several builds of one project, the last one
@@ -33,13 +35,13 @@ class RepositoryLayout:
         new = {build_list.run_pk for build_list in last.values()}
         return self._folders(repository, saved_to, sub, [*stay, *last.values()], changed, new)
 
-    def all_folders(self, repository: Repository, saved_to: Platform, sub: str) -> list[Shelf]:
+    def all_folders(self, repository: Repository, saved_to: Platform, sub: str) -> list[FolderContent]:
         """Contents of all existing folders of a repository; those without a build are empty."""
         held = [found for found in self._lists.published(repository.id) if found.published_into == sub]
-        shelves = self._folders(repository, saved_to, sub, held, {_key(found)[1:] for found in held})
-        known = {shelf.path for shelf in shelves}
-        return shelves + [
-            Shelf(path, {}, kind, release=_release(saved_to, sub, path.parent.parent.name))
+        contents = self._folders(repository, saved_to, sub, held, {_key(found)[1:] for found in held})
+        known = {content.path for content in contents}
+        return contents + [
+            FolderContent(path, {}, kind, release=_release(saved_to, sub, path.parent.parent.name))
             for path, kind in self._existing_folders(repository, saved_to, sub)
             if path not in known
         ]
@@ -50,7 +52,7 @@ class RepositoryLayout:
         folders = (folder_of(self._context, saved_to, build_for, repository, arch, sub) for arch in self._arches(found))
         return all(folder.is_symlink() for folder in folders)
 
-    def container_folders(self, build_list: BuildList) -> list[Shelf]:
+    def container_folders(self, build_list: BuildList) -> list[FolderContent]:
         """The folders of the container of a build. Raises PackageError: the file store has lost a package."""
         packages = self._lists.packages([build_list.run_pk])
         if lost := self.lost_files(packages):
@@ -58,11 +60,11 @@ class RepositoryLayout:
         kind = self._platforms.get(build_list.build_for_platform_id).distrib_type
         repository = self._platforms.repository(build_list.save_to_repository_id)
         saved_to = self._platforms.get(repository.platform_id)
-        shelves = []
+        contents = []
         for arch, path in zip(self._arches(build_list), self._container_paths(build_list), strict=True):
             files = self._files(packages, "source" if arch == SOURCES else "binary", path)
-            shelves.append(Shelf(path, files, kind, release=_release(saved_to, "release", arch)))
-        return shelves
+            contents.append(FolderContent(path, files, kind, release=_release(saved_to, "release", arch)))
+        return contents
 
     def has_container(self, build_list: BuildList) -> bool:
         return all(path.is_symlink() for path in self._container_paths(build_list))
@@ -80,13 +82,13 @@ class RepositoryLayout:
         held: Sequence[BuildList],
         changed: Iterable[tuple[int, int]],
         new: Collection[int] = (),
-    ) -> list[Shelf]:
+    ) -> list[FolderContent]:
         """`new`: pks of the builds that are added. Raises PackageError."""
         projects = {build_list.run_pk: build_list.project_id for build_list in held}
         packages: dict[int, list[PackageRow]] = {}
         for package in self._lists.packages(build_list.run_pk for build_list in held):
             packages.setdefault(package.run_pk, []).append(package)
-        shelves: dict[Path, Shelf] = {}
+        contents: dict[Path, FolderContent] = {}
         for build_for_id, arch_id in changed:
             build_for = self._platforms.get(build_for_id)
             here = [found for found in held if found.build_for_platform_id == build_for_id]
@@ -103,10 +105,10 @@ class RepositoryLayout:
                 # a broken file fails its own build while that is new; later it must not fail other builds
                 settled = files.keys() - {package.file_name for package in among if package.run_pk in new}
                 release = _release(saved_to, sub, arch)
-                shelves[path] = Shelf(
-                    path, files, build_for.distrib_type, yanked=yanked, release=release, settled=settled
+                contents[path] = FolderContent(
+                    path, files, build_for.distrib_type, yanked=yanked, release=release, already_published=settled
                 )
-        return list(shelves.values())
+        return list(contents.values())
 
     def _files(self, packages: Iterable[PackageRow], kind: str, folder: Path) -> dict[str, Path]:
         """The files of a folder. A file that the store has lost is taken from the published folder, or left out."""
@@ -129,7 +131,7 @@ class RepositoryLayout:
         pattern = f"*/{repository.name}/{sub}" if saved_to.is_main else f"*/*/{repository.name}/{sub}"
         for path in root.glob(pattern):
             if path.is_symlink():
-                built_for = saved_to if saved_to.is_main else self._platforms.named(path.relative_to(root).parts[0])
+                built_for = saved_to if saved_to.is_main else self._platforms.by_name(path.relative_to(root).parts[0])
                 yield path, built_for.distrib_type
 
     def _container_paths(self, build_list: BuildList) -> list[Path]:

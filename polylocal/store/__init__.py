@@ -71,11 +71,11 @@ class Store:
         """A counter that grows with every change, by any process, that may withdraw a permission."""
         return int(self.database.value("select n from rights_version"))
 
-    def remember(self, name: str, value: str) -> None:
+    def save_fact(self, name: str, value: str) -> None:
         """Store a fact about this home folder."""
         self.database.execute("insert or replace into facts values (?, ?)", (name, value))
 
-    def recall(self, name: str) -> str | None:
+    def fact(self, name: str) -> str | None:
         value: str | None = self.database.value("select value from facts where name = ?", (name,))
         return value
 

@@ -9,7 +9,7 @@ from polylocal.statuses import Kind
 from polylocal.store.database import Tables
 from polylocal.store.projects import SELECT as PROJECTS
 from polylocal.store.queries import SELECT as RUNS
-from polylocal.store.queries import VISIBLE, Page, by_dates
+from polylocal.store.queries import VISIBLE, Page, order_by_dates
 from polylocal.store.rows import Project, Row, Run, User
 
 _SEEN = "p.archived_at is null and (? or p.is_public or p.user_id = ?)"  # a bookmarked project may have become private
@@ -35,14 +35,14 @@ class Bookmarks(Tables):
         """Count and one page of the projects that a user bookmarked, the last one first."""
         found = f"{PROJECTS} join bookmarks k on k.subject = 'project' and k.object_id = p.id"
         where = f"where k.user_id = ? and k.enabled and {_SEEN} and p.deleted_at is null"
-        by = by_dates(page.sort, "p", "k.updated_at desc")
+        by = order_by_dates(page.sort, "p", "k.updated_at desc")
         return self._page(Project, f"{found} {where}", by, (user.id, user.is_superuser, user.id), page)
 
     def runs(self, user: User, kind: Kind, page: Page) -> tuple[int, list[Run]]:
         """Count and one page of the runs of a kind that a user bookmarked, the last one first."""
         found = f"{RUNS} join bookmarks k on k.subject = r.kind and k.object_id = r.pk"
         where = f"where k.user_id = ? and k.enabled and {_SEEN} and r.kind = ? and {VISIBLE}"
-        by = by_dates(page.sort, "r", "k.updated_at desc")
+        by = order_by_dates(page.sort, "r", "k.updated_at desc")
         values = (user.id, user.is_superuser, user.id, str(kind))
         return self._page(Run, f"{found} {where}", by, values, page)
 
@@ -52,7 +52,7 @@ class Bookmarks(Tables):
         count, found = f"select count(*) from ({query})", f"{query} order by {by}"
         return self._database.page(cls, count, found, values, page.limit, page.offset)
 
-    def of(self, user: User, things: Sequence[Project] | Sequence[Run]) -> set[int]:
+    def among(self, user: User, things: Sequence[Project] | Sequence[Run]) -> set[int]:
         """The ids of projects, or the pks of runs, that the user bookmarked among these."""
         subjects, numbers = zip(*map(_subject, things), strict=True) if things else ((), ())
         among = "subject in (select value from json_each(?)) and object_id in (select value from json_each(?))"

@@ -28,7 +28,7 @@ from polylocal.store.rows import (
     Run,
     User,
     json_columns,
-    row_of,
+    read_row,
 )
 from polylocal.store.runs import NewRun
 from polylocal.store.runs import insert as insert_run
@@ -81,7 +81,7 @@ _FILTERS = {
 
 
 @dataclass(frozen=True)
-class Harvest:
+class BuildResults:
     """The results of a build: its packages, and its other files."""
 
     packages: Sequence[NewPackage] = ()
@@ -210,7 +210,7 @@ class BuildLists(Tables):
                 db.execute(_STALE, (build_list.save_to_repository_id,))
         return changed > 0
 
-    def hint(self) -> None:
+    def notify(self) -> None:
         """Wake the threads that wait for a change."""
         self._hint(0)
 
@@ -228,7 +228,7 @@ class BuildLists(Tables):
         *,
         details: Mapping[str, Any] | None,
         recorded: Mapping[str, Any],
-        harvest: Harvest,
+        results: BuildResults,
         is_newer: Callable[[Version, Version, bool], bool],
     ) -> bool:
         """Record the end of a build: its status, its results and automatic publication, in one transaction.
@@ -238,23 +238,23 @@ class BuildLists(Tables):
         with self._changing(run.pk) as db:
             if not move(db, run.pk, to, message, details, recorded=recorded):
                 return False
-            _add_packages(db, run, harvest.packages)
-            files.add_results(db, run.pk, harvest.results)
-            build_list = row_of(BuildList, db.execute(f"{_SELECT} where l.run_pk = ?", (run.pk,)).fetchone())
+            _add_packages(db, run, results.packages)
+            files.add_results(db, run.pk, results.results)
+            build_list = read_row(BuildList, db.execute(f"{_SELECT} where l.run_pk = ?", (run.pk,)).fetchone())
             if build_list.status in statuses.CONTAINABLE and build_list.auto_create_container:
                 _request_container(db, run.pk)
             if build_list.status == BuildStatus.COMPLETE:
-                _publish_or_explain(db, build_list, harvest, is_newer)
+                _publish_or_explain(db, build_list, results, is_newer)
         return True
 
-    def to_publish(self) -> list[BuildList]:
+    def awaiting_publication(self) -> list[BuildList]:
         """Builds that wait to be published into an unlocked repository, the oldest first."""
         query = f"{_SELECT} join repositories t on t.id = l.save_to_repository_id where l.status = ?"
         order = "order by l.updated_at, l.run_pk"
         values = (int(BuildStatus.PUBLISHING),)
         return self._database.rows(BuildList, f"{query} and not t.is_locked and {_VISIBLE} {order}", values)
 
-    def to_contain(self) -> list[BuildList]:
+    def awaiting_container(self) -> list[BuildList]:
         """Builds that wait for a container to be created."""
         query = f"{_SELECT} where l.container_status = {int(ContainerStatus.PUBLISHING)} and {_VISIBLE}"
         return self._database.rows(BuildList, f"{query} order by l.run_pk")
@@ -320,12 +320,12 @@ class BuildLists(Tables):
         query = "select distinct save_to_repository_id from build_lists where published_into is not null"
         return self._database.column(query)
 
-    def contained(self) -> list[BuildList]:
+    def with_container(self) -> list[BuildList]:
         """Builds that have a container."""
         query = f"{_SELECT} where l.container_status = ? and {_VISIBLE}"
         return self._database.rows(BuildList, query, (int(ContainerStatus.PUBLISHED),))
 
-    def contain_again(self, build_list: BuildList) -> None:
+    def request_lost_container(self, build_list: BuildList) -> None:
         """Record that its container is lost and must be created again."""
         update = "update build_lists set container_status = ? where run_pk = ?"
         self._database.execute(update, (int(ContainerStatus.PUBLISHING), build_list.run_pk))
@@ -387,12 +387,12 @@ def _request_container(db: sqlite3.Connection, run_pk: int) -> bool:
 def _publish_or_explain(
     db: sqlite3.Connection,
     build_list: BuildList,
-    harvest: Harvest,
+    results: BuildResults,
     is_newer: Callable[[Version, Version, bool], bool],
 ) -> None:
     """Publish automatically, if that is requested and allowed. Otherwise the run's history has the reason."""
     saved_to = db.execute(_SAVED_TO, (build_list.run_pk,)).fetchone()
-    refusal = _refusal(db, build_list, harvest, saved_to)
+    refusal = _refusal(db, build_list, results, saved_to)
     is_wanted = build_list.auto_publish_status == "default"
     if refusal is None and is_wanted:
         refusal = _not_newer(db, build_list, saved_to, is_newer)
@@ -414,10 +414,12 @@ where l.run_pk = ?
 """
 
 
-def _refusal(db: sqlite3.Connection, build_list: BuildList, harvest: Harvest, saved_to: sqlite3.Row) -> Refusal | None:
+def _refusal(
+    db: sqlite3.Connection, build_list: BuildList, results: BuildResults, saved_to: sqlite3.Row
+) -> Refusal | None:
     """The reason why a build can't be published, whatever its repository contains."""
-    if not harvest.packages:
-        others = [file.file_name for file in harvest.results if not file.file_name.startswith(_OWN_FILES)]
+    if not results.packages:
+        others = [file.file_name for file in results.results if not file.file_name.startswith(_OWN_FILES)]
         return refusals.no_packages(saved_to["distrib_type"], others)
     if not saved_to["publish_without_qa"]:
         return refusals.qa(build_list.id, saved_to["repository"])

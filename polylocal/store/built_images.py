@@ -45,7 +45,7 @@ class BuiltImages(Tables):
         update = "update built_images set is_whole = 1 where digits = ? and build_uuid = ?"
         self._database.execute(update, (digits(image_id), build.uuid))
 
-    def knows(self, build: Run, image_id: str) -> bool:
+    def has(self, build: Run, image_id: str) -> bool:
         query = "select 1 from built_images where digits = ? and build_uuid = ?"
         return self._database.value(query, (digits(image_id), build.uuid)) is not None
 
@@ -58,7 +58,7 @@ class BuiltImages(Tables):
         steps = {row["digits"]: row["build_uuid"] for row in noted if not row["is_whole"]}
         return Ledger(images, steps, {row["uuid"] for row in builds if not row["image_id"]})
 
-    def contents(self, image_ids: Collection[str]) -> dict[str, list[set[str]]]:
+    def source_projects(self, image_ids: Collection[str]) -> dict[str, list[set[str]]]:
         """Sets of project uuids by the first digits of each image id. Reading all of one set permits using the image.
 
         Results of builds take precedence over intermediate images: a step can print any id.
@@ -73,7 +73,7 @@ class BuiltImages(Tables):
 
     def may_use(self, user: User, build: Run) -> bool:
         """Whether a user may use the image of a build now."""
-        contents = self.contents([build.image_id]).get(digits(build.image_id), []) if build.image_id else []
+        contents = self.source_projects([build.image_id]).get(digits(build.image_id), []) if build.image_id else []
         return not contents or any(self.may_read(user, projects) for projects in contents)
 
     def may_read(self, user: User, projects: Collection[str]) -> bool:
@@ -83,7 +83,7 @@ class BuiltImages(Tables):
         with self._database.read() as db:
             return can_read(db, user.id, projects)
 
-    def forget(self, here: Collection[str], noted_before: str) -> None:
+    def remove_missing(self, here: Collection[str], noted_before: str) -> None:
         """Remove the rows of images that are gone. `here`: the ids of all images of the engine.
 
         Rows newer than `noted_before` are kept: the list may lack their images.
@@ -92,7 +92,7 @@ class BuiltImages(Tables):
         self._database.execute(delete, (json.dumps([digits(each) for each in here]), noted_before))
 
 
-def may_share(db: sqlite3.Connection, user_id: int, build_uuid: str) -> bool:
+def may_use_build(db: sqlite3.Connection, user_id: int, build_uuid: str) -> bool:
     """Whether a user may use the image of a finished or running build, in the caller's transaction."""
     if db.execute("select is_superuser from users where id = ?", (user_id,)).fetchone()["is_superuser"]:
         return True

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from polylocal.errors import InvalidInput, NotFound, StoreError
-from polylocal.store.rows import Row, rows_of
+from polylocal.store.rows import Row, read_rows
 
 Values = Sequence[Any] | Mapping[str, Any]  # of the parameters of a statement
 
 SCHEMA_VERSION = 18  # the number of migrations, which an up-to-date database has in `user_version`
 BUSY_TIMEOUT_MS = 10_000
-_PART = 5000  # the most rows that one transaction deletes
+_MAX_DELETED = 5000  # the most rows that one transaction deletes
 _PRAGMAS = (
     "pragma journal_mode = wal",
     "pragma synchronous = normal",
@@ -31,9 +31,9 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _translated(path):
+        with _translate_errors(path):
             self._writer = self._connect()
-            with _closed_on_error(self._writer):
+            with _close_on_error(self._writer):
                 self._migrate()
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
@@ -53,13 +53,13 @@ class Database:
             schema.apply(self._writer)
 
     @contextmanager
-    def write(self, patience_ms: int = BUSY_TIMEOUT_MS) -> Iterator[sqlite3.Connection]:
+    def write(self, timeout_ms: int = BUSY_TIMEOUT_MS) -> Iterator[sqlite3.Connection]:
         """One transaction: committed at the end of the block, rolled back by any exception.
 
-        `patience_ms`: the longest wait for other writers. Raises StoreError.
+        `timeout_ms`: the longest wait for other writers. Raises StoreError.
         """
-        with self._turn(patience_ms), _translated(self.path):
-            self._begin(patience_ms)
+        with self._hold_lock(timeout_ms), _translate_errors(self.path):
+            self._begin(timeout_ms)
             try:
                 yield self._writer
                 self._writer.execute("commit")
@@ -69,20 +69,20 @@ class Database:
                 raise
 
     @contextmanager
-    def _turn(self, patience_ms: int) -> Iterator[None]:
+    def _hold_lock(self, timeout_ms: int) -> Iterator[None]:
         """Wait for the lock between the threads of this process, however long that takes without a limit of time."""
-        if not self._lock.acquire(timeout=-1 if patience_ms >= BUSY_TIMEOUT_MS else patience_ms / 1000):
+        if not self._lock.acquire(timeout=-1 if timeout_ms >= BUSY_TIMEOUT_MS else timeout_ms / 1000):
             raise StoreError(f"The database {self.path} is busy.")
         try:
             yield
         finally:
             self._lock.release()
 
-    def _begin(self, patience_ms: int) -> None:
-        if patience_ms == BUSY_TIMEOUT_MS:
+    def _begin(self, timeout_ms: int) -> None:
+        if timeout_ms == BUSY_TIMEOUT_MS:
             self._writer.execute("begin immediate")
             return
-        self._writer.execute(f"pragma busy_timeout = {patience_ms}")
+        self._writer.execute(f"pragma busy_timeout = {timeout_ms}")
         try:
             self._writer.execute("begin immediate")
         finally:
@@ -91,19 +91,19 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """One consistent snapshot for the length of the block."""
-        with _translated(self.path):
-            connection = self._take()
+        with _translate_errors(self.path):
+            connection = self._acquire()
             try:
                 connection.execute("begin")
                 yield connection
             finally:
                 if connection.in_transaction:
                     connection.execute("rollback")
-                self._give_back(connection)
+                self._release(connection)
 
     def rows(self, cls: type[Row], query: str, values: Values = ()) -> list[Row]:
         with self.read() as db:
-            return rows_of(cls, db.execute(query, values))
+            return read_rows(cls, db.execute(query, values))
 
     def first(self, cls: type[Row], query: str, values: Values = ()) -> Row | None:
         return next(iter(self.rows(cls, query, values)), None)
@@ -121,7 +121,7 @@ class Database:
         """The number that `count` selects, and one page of the rows of `query`. Both get the same values."""
         with self.read() as db:
             number: int = db.execute(count, values).fetchone()[0]
-            return number, rows_of(cls, db.execute(f"{query} limit ? offset ?", (*values, limit, offset)))
+            return number, read_rows(cls, db.execute(f"{query} limit ? offset ?", (*values, limit, offset)))
 
     def column(self, query: str, values: Values = ()) -> list[Any]:
         """The first column of all rows."""
@@ -148,7 +148,7 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        with _closed_on_error(connection):
+        with _close_on_error(connection):
             connection.row_factory = sqlite3.Row
             # SQLite's own `like` ignores case for ASCII only
             connection.create_function("casefold", 1, _casefold, deterministic=True)
@@ -156,13 +156,13 @@ class Database:
                 connection.execute(pragma)
         return connection
 
-    def _take(self) -> sqlite3.Connection:
+    def _acquire(self) -> sqlite3.Connection:
         try:
             return self._idle.pop()  # atomic, so no lock is needed: a read never waits for a writer
         except IndexError:
             return self._connect()
 
-    def _give_back(self, connection: sqlite3.Connection) -> None:
+    def _release(self, connection: sqlite3.Connection) -> None:
         self._idle.append(connection)
         if self._closed:
             self._close_idle()
@@ -174,7 +174,7 @@ class Database:
 
 
 @contextmanager
-def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+def _close_on_error(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
@@ -184,7 +184,7 @@ def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
 
 def is_older(path: Path) -> bool:
     """Whether the tables of a database are of an older version. Changes nothing. Raises StoreError."""
-    with _translated(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_MS / 1000)) as connection:
+    with _translate_errors(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_MS / 1000)) as connection:
         return int(connection.execute("pragma user_version").fetchone()[0]) < SCHEMA_VERSION
 
 
@@ -221,10 +221,10 @@ def update(db: sqlite3.Connection, table: str, row: Mapping[str, Any], **key: in
 
 def delete_in_parts(database: Database, table: str, where: str, values: tuple[Any, ...]) -> None:
     """Delete all rows that meet a condition, in several transactions: a large cascade would block other writers."""
-    part = f"delete from {table} where rowid in (select rowid from {table} where {where} limit {_PART})"
+    part = f"delete from {table} where rowid in (select rowid from {table} where {where} limit {_MAX_DELETED})"
     while True:
         with database.write() as db:
-            if db.execute(part, values).rowcount < _PART:
+            if db.execute(part, values).rowcount < _MAX_DELETED:
                 return
 
 
@@ -233,7 +233,7 @@ def _casefold(value: str | None) -> str | None:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def _translate_errors(path: Path) -> Iterator[None]:
     """Raise SQLite's errors as StoreError. A violated constraint passes, for the caller to explain."""
     try:
         yield

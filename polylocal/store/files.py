@@ -64,7 +64,7 @@ class StoredFiles(Tables):
 
 
 class FileFacts(Tables):
-    def of(self, sha1s: Iterable[str]) -> Known:
+    def get(self, sha1s: Iterable[str]) -> Known:
         """The known facts about these files, without those that an older version read differently."""
         query = "select * from file_facts where format = ? and sha1 in (select value from json_each(?))"
         with self._database.read() as db:

@@ -13,13 +13,13 @@ from polylocal.store import queries
 from polylocal.store.database import Tables
 from polylocal.store.life_cycle import move
 from polylocal.store.queries import OPEN, SELECT, VISIBLE, sql_list
-from polylocal.store.rows import Json, Project, Run, User, row_of
+from polylocal.store.rows import Json, Project, Run, User, read_row
 from polylocal.store.runs import NewRun, insert
 from polylocal.text import non_finite
 
 
 @dataclass(frozen=True)
-class Member:
+class ExperimentSummary:
     """The part of an experiment that a search needs."""
 
     pk: int
@@ -69,16 +69,16 @@ class Groups(Tables):
         condition = f"r.pk in ({found}) and r.group_type = 'study' and r.is_managed and r.deleted_at is null"
         return self._database.rows(Run, f"{SELECT} where {condition} order by r.pk")
 
-    def members(self, group: Run) -> list[Member]:
+    def members(self, group: Run) -> list[ExperimentSummary]:
         """The visible experiments of a group, the oldest first; of a selection, the selected ones."""
-        among = queries.of_group(group)
+        among = queries.members_of(group)
         query = (
             "select pk, id, iteration, status, coalesce(params, '{}') as params, started_at, finished_at, is_held,"
             f" coalesce({queries.LAST_METRIC}, '{{}}') as measured, stop_requested_at is not null as is_stopping,"
             " group_pk is ? as is_own, container_id is not null or not is_managed as has_begun"
             f" from runs r where {among.sql} and r.kind = 'experiment' and {VISIBLE} order by r.pk"
         )
-        return self._database.rows(Member, query, (group.pk, *among.values))
+        return self._database.rows(ExperimentSummary, query, (group.pk, *among.values))
 
     def progress(self, group: Run) -> Progress:
         """The counts of a group, without reading its experiments."""
@@ -125,7 +125,7 @@ class Groups(Tables):
             failed = [row["build_pk"] for row in rows if row["status"] in FAILURES]
             if not failed or len(failed) < len(rows):
                 return None
-            build = row_of(Run, db.execute(f"{SELECT} where r.pk = ?", (failed[0],)).fetchone())
+            build = read_row(Run, db.execute(f"{SELECT} where r.pk = ?", (failed[0],)).fetchone())
         return build.unique_name
 
     def counts(self, group: Run) -> Counter[str]:
@@ -187,14 +187,14 @@ class Groups(Tables):
             self._hint(group.pk)
         return int(released)
 
-    def drop_held(self, group: Run, message: str) -> None:
+    def cancel_held(self, group: Run, message: str) -> None:
         """Stop the held experiments only."""
         with self._database.write() as db:
             dropped = _cancel(db, group, "r.is_held", message)
         if dropped:
             self._hint(group.pk)
 
-    def fail_held(self, group: Run, message: str, details: Mapping[str, Any]) -> None:
+    def fail_unresolved(self, group: Run, message: str, details: Mapping[str, Any]) -> None:
         """End the experiments without a build: the build that they share with the others has failed."""
         which = "r.build_pk is null and r.status = 'created' and r.is_managed"
         if not self._has_open(group, which):
@@ -202,7 +202,7 @@ class Groups(Tables):
         with self._changing(group.pk) as db:
             _cancel(db, group, which, message, Status.FAILED, details)
 
-    def drop_pending(self, group: Run, message: str) -> None:
+    def cancel_pending(self, group: Run, message: str) -> None:
         """Stop the experiments that have not begun. The running ones and the group go on.
 
         The runner may be starting those that have a build: it is asked to stop them.

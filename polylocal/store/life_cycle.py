@@ -25,7 +25,7 @@ def move(
     recorded: Mapping[str, Any] | None = None,
 ) -> bool:
     """`Runs.transition` of one row, in the caller's transaction."""
-    now = _present(db, pk)
+    now = _now(db, pk)
     values: dict[str, Any] = {**(recorded or {}), "status": str(to), "updated_at": now}
     sets = [f"{column} = :{column}" for column in values] + ["status_entries = status_entries + 1"]
     if to in STARTS or is_done(to):
@@ -49,7 +49,7 @@ def note(db: sqlite3.Connection, pk: int, message: str, details: Mapping[str, An
     """`Runs.note` in the caller's transaction."""
     row = db.execute("select status from runs where pk = ?", (pk,)).fetchone()
     if row:
-        add_entry(db, pk, row["status"], _present(db, pk), message, details)
+        add_entry(db, pk, row["status"], _now(db, pk), message, details)
 
 
 def end_dependents(db: sqlite3.Connection, build: Run, to: Status, reason: str | None) -> list[int]:
@@ -84,7 +84,7 @@ def add_entry(
     insert(db, "statuses", row)
 
 
-def _present(db: sqlite3.Connection, pk: int) -> str:
+def _now(db: sqlite3.Connection, pk: int) -> str:
     """The present time, but not before the last entry of the history: clocks may be set back."""
     last = db.execute("select created_at from statuses where run_pk = ? order by id desc limit 1", (pk,)).fetchone()
     return max(clock.now(), last["created_at"]) if last else clock.now()

@@ -28,7 +28,7 @@ def follow(db: sqlite3.Connection, run_pk: int) -> None:
     ).fetchone()
     if row is None:
         return
-    to = statuses.of_run(
+    to = statuses.status_of_run(
         row["status"],
         row["exit_code"],
         is_canceled=row["build_status"] == BuildStatus.CANCELING,

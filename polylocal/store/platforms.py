@@ -10,7 +10,7 @@ from polylocal.errors import InvalidInput
 from polylocal.packages.statuses import BuildStatus
 from polylocal.store.database import Tables, insert, update
 from polylocal.store.queries import Page
-from polylocal.store.rows import Arch, Platform, Project, Repository, User, rows_of
+from polylocal.store.rows import Arch, Platform, Project, Repository, User, read_rows
 
 _PLATFORM = "select p.*, u.username as owner from platforms p join users u on u.id = p.owner_id"
 _REPOSITORY = "select t.*, p.name as platform_name from repositories t join platforms p on p.id = t.platform_id"
@@ -44,7 +44,7 @@ class Platforms(Tables):
     def get(self, platform_id: int) -> Platform:
         return self._database.one(Platform, f"{_PLATFORM} where p.id = ?", (platform_id,))
 
-    def named(self, name: str) -> Platform:
+    def by_name(self, name: str) -> Platform:
         return self._database.one(Platform, f"{_PLATFORM} where p.name = ?", (name,))
 
     def page(
@@ -108,7 +108,7 @@ class Platforms(Tables):
 
     # -- projects in repositories ---------------------------------------------------------------------------------
 
-    def holding(self, project: Project) -> list[Repository]:
+    def repositories_of(self, project: Project) -> list[Repository]:
         """The repositories that a project is in."""
         having = f"{_REPOSITORY} join repository_projects h on h.repository_id = t.id where h.project_id = ?"
         return self._database.rows(Repository, f"{having} order by t.id", (project.id,))
@@ -158,7 +158,7 @@ class Platforms(Tables):
             return found
         with self._database.write() as db:
             db.executemany("insert or ignore into arches (name) values (?)", [(name,) for name in wanted])
-            return rows_of(Arch, db.execute(query, values))
+            return read_rows(Arch, db.execute(query, values))
 
     def arch(self, arch_id: int) -> Arch:
         return self._database.one(Arch, "select * from arches where id = ?", (arch_id,))

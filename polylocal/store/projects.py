@@ -9,8 +9,8 @@ from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.store.database import Tables, delete_in_parts, insert, update
 from polylocal.store.platforms import forget_published
-from polylocal.store.queries import OPEN, VISIBLE, Page, by_dates
-from polylocal.store.rows import CodeReference, Project, User, row_of, to_json
+from polylocal.store.queries import OPEN, VISIBLE, Page, order_by_dates
+from polylocal.store.rows import CodeReference, Project, User, read_row, to_json
 
 SELECT = "select p.*, u.username as user from projects p join users u on u.id = p.user_id"
 _VISIBLE = "p.deleted_at is null and p.archived_at is null"
@@ -68,7 +68,7 @@ class Projects(Tables):
     def archives(self, user: User, page: Page) -> tuple[int, list[Project]]:
         """Count and one page of a user's archived projects, the last archived first."""
         where = "where p.user_id = ? and p.archived_at is not null and p.deleted_at is null"
-        found = f"{SELECT} {where} order by {by_dates(page.sort, 'p', 'p.archived_at desc, p.id desc')}"
+        found = f"{SELECT} {where} order by {order_by_dates(page.sort, 'p', 'p.archived_at desc, p.id desc')}"
         count = f"select count(*) from projects p {where}"
         return self._database.page(Project, count, found, (user.id,), page.limit, page.offset)
 
@@ -84,7 +84,7 @@ class Projects(Tables):
             found = db.execute(f"{SELECT} where p.id = ?", (project.id,)).fetchone()
             if found is None:
                 raise NotFound
-            values = values_for(row_of(Project, found))
+            values = values_for(read_row(Project, found))
             row = {k: to_json(v) if k == "tags" else v for k, v in values.items() if k in _COLUMNS}
             try:
                 update(db, "projects", row | {"updated_at": clock.now()}, id=project.id)
@@ -142,7 +142,7 @@ class Projects(Tables):
             forget_published(db, "project_id = ?", (project.id,))
         self._hint(project.id)
 
-    def existing(self) -> list[Project]:
+    def all(self) -> list[Project]:
         """All projects of all users, including archived ones."""
         return self._database.rows(Project, f"{SELECT} where p.deleted_at is null order by p.id")
 
@@ -150,7 +150,7 @@ class Projects(Tables):
         """The uuids of all projects, including deleted ones that are not removed yet."""
         return set(self._database.column("select uuid from projects"))
 
-    def to_remove(self) -> list[Project]:
+    def removable(self) -> list[Project]:
         """Deleted projects without runs."""
         query = f"{SELECT} where p.deleted_at is not null and not exists (select 1 from runs where project_id = p.id)"
         return self._database.rows(Project, query)

@@ -98,7 +98,7 @@ def where(query: str, kind: Kind | None) -> Where:
 
 def order(sort: str | None, kind: Kind | None) -> Where:
     """An `order by` list. Unknown keys are ignored, as the platform does; nulls come last in both directions."""
-    found = [term for key, way in _sort_keys(sort) if (term := _sorting(key, way, kind))]
+    found = [term for key, way in _sort_keys(sort) if (term := _sort_term(key, way, kind))]
     terms = [term.sql for term in found]
     values = [value for term in found for value in term.values]
     return Where(", ".join([*terms, "r.pk desc"]) if terms else NEWEST, tuple(values))
@@ -107,9 +107,9 @@ def order(sort: str | None, kind: Kind | None) -> Where:
 def check_sort(sort: str | None, kind: Kind | None) -> None:
     """Raises InvalidInput for the first key that `order` would ignore."""
     for key, way in _sort_keys(sort):
-        if _sorting(key, way, kind):
+        if _sort_term(key, way, kind):
             continue
-        if _sorting(key, way, Kind.EXPERIMENT):
+        if _sort_term(key, way, Kind.EXPERIMENT):
             raise InvalidInput([_name_a_kind(key, _EXPERIMENT)])
         members = ", metric.NAME, params.NAME" if kind in (None, Kind.EXPERIMENT) else ""
         of_experiments = " (of experiments)" if kind is None else ""
@@ -123,7 +123,7 @@ def _sort_keys(sort: str | None) -> list[tuple[str, str]]:
     return [(term.removeprefix("-"), "desc" if term.startswith("-") else "asc") for term in terms if term]
 
 
-def _sorting(key: str, way: str, kind: Kind | None) -> Where | None:
+def _sort_term(key: str, way: str, kind: Kind | None) -> Where | None:
     if key in SORTABLE:
         return Where(f"r.{key} {way} nulls last", ())
     group, _, name = key.partition(".")
@@ -150,14 +150,14 @@ def joins(sql: str) -> str:
     return " ".join(join for alias, join in _JOINS.items() if alias in wanted)
 
 
-def of_group(group: Run) -> Where:
+def members_of(group: Run) -> Where:
     """The condition for experiments of a group: those that it created, or those that were selected."""
     if group.group_type == "selection":
         return Where("r.pk in (select experiment_pk from selections where group_pk = ?)", (group.pk,))
     return Where("r.group_pk = ?", (group.pk,))
 
 
-def by_dates(sort: str | None, alias: str, otherwise: str) -> str:
+def order_by_dates(sort: str | None, alias: str, otherwise: str) -> str:
     """An `order by` list for objects that are sorted by `created_at` and `updated_at` only."""
     terms = [f"{alias}.{key} {way}" for key, way in _sort_keys(sort) if key in ("created_at", "updated_at")]
     return ", ".join(terms) or otherwise
@@ -198,7 +198,7 @@ def _values(operation: str, text: str) -> list[str]:
 
 
 def _is_in(column: str, values: Sequence[Any]) -> Where:
-    return Where(f"{column} in ({_marks(values)})", tuple(values))
+    return Where(f"{column} in ({_placeholders(values)})", tuple(values))
 
 
 def _comparison(column: str, operation: str, number: Callable[[str], Any]) -> Where | None:
@@ -234,13 +234,14 @@ def _search(column: str, operation: str, text: str) -> Where:
 
 def _tags(column: str, operation: str, text: str) -> Where:
     values = _values(operation, text)
-    return Where(f"exists (select 1 from json_each({column}) where value in ({_marks(values)}))", tuple(values))
+    return Where(f"exists (select 1 from json_each({column}) where value in ({_placeholders(values)}))", tuple(values))
 
 
 def _owner(column: str, operation: str, text: str) -> Where:
     """The condition for a user, by id or name."""
     values = _values(operation, text)
-    return Where(f"({column} in ({_marks(values)}) or cast(r.user_id as text) in ({_marks(values)}))", (*values,) * 2)
+    name, number = _is_in(column, values), _is_in("cast(r.user_id as text)", values)
+    return Where(f"({name.sql} or {number.sql})", name.values + number.values)
 
 
 def _project(column: str, operation: str, text: str) -> Where:
@@ -271,10 +272,10 @@ def _param(name: str, operation: str, text: str) -> Where:
         return Where(_AMONG.format(space="param", condition=compared.sql), (name, *compared.values))
     values = _values(operation, text)
     numbers = [number for value in values if (number := _number_in(value)) is not None]
-    having = _HAVING.format(space="param", condition=f"v.text in ({_marks(values)})")
+    having = _HAVING.format(space="param", condition=f"v.text in ({_placeholders(values)})")
     if not numbers:
         return Where(f"r.pk in ({having})", (name, *values))
-    equal = _HAVING.format(space="param", condition=f"v.number in ({_marks(numbers)})")
+    equal = _HAVING.format(space="param", condition=f"v.number in ({_placeholders(numbers)})")
     return Where(f"r.pk in ({having} union all {equal})", (name, *values, name, *numbers))
 
 
@@ -312,10 +313,10 @@ def _float(value: str, text: str) -> float:
 def _date(column: str, operation: str, text: str) -> Where:
     low, between, high = (part.strip() for part in operation.partition(".."))
     if between:
-        return Where(f"{column} between ? and ?", (_moment(low, text), _moment(high, text)))
-    if compared := _comparison(column, operation, lambda value: _moment(value, text)):
+        return Where(f"{column} between ? and ?", (_timestamp(low, text), _timestamp(high, text)))
+    if compared := _comparison(column, operation, lambda value: _timestamp(value, text)):
         return compared
-    moment = _moment(operation, text)
+    moment = _timestamp(operation, text)
     if len(operation) > len("2018-08-23"):
         return Where(f"{column} = ?", (moment,))
     try:
@@ -325,7 +326,7 @@ def _date(column: str, operation: str, text: str) -> Where:
     return Where(f"({column} >= ? and {column} < ?)", (moment, next_day))
 
 
-def _moment(value: str, text: str) -> str:
+def _timestamp(value: str, text: str) -> str:
     try:
         return clock.stamp(clock.parse(value))
     except (ValueError, OverflowError) as error:
@@ -343,7 +344,7 @@ def _number(value: str, text: str) -> int:
         raise InvalidInput([f"`{value.strip()}` is not a whole number, Expression: {text}"]) from error
 
 
-def _marks(values: Sequence[Any]) -> str:
+def _placeholders(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))
 
 

@@ -10,7 +10,7 @@ from polylocal.store import built_images, life_cycle
 from polylocal.store.database import Tables
 from polylocal.store.projects import SELECT as PROJECTS
 from polylocal.store.queries import OPEN, SELECT, SERVERS, sql_list
-from polylocal.store.rows import Project, QueuedRun, Run, User, row_of
+from polylocal.store.rows import Project, QueuedRun, Run, User, read_row
 from polylocal.store.runs import NewRun, insert
 
 _NEEDS_BUILD = f"r.kind in {sql_list([kind for kind in Kind if kind.needs_build])}"
@@ -39,7 +39,7 @@ class Queue(Tables):
             if not db.execute(wanted, (run.pk,)).fetchone():
                 return None  # it was stopped or deleted, or has a build already
             found = None if anew else _reusable_build(db, build)
-            if found and not built_images.may_share(db, run.user_id, found["uuid"]):
+            if found and not built_images.may_use_build(db, run.user_id, found["uuid"]):
                 found = None  # it was built from an image that this user may not use
             pk = found["pk"] if found else _insert_build_for(db, run, build)
             db.execute("update runs set build_pk = ?, updated_at = ? where pk = ?", (pk, clock.now(), run.pk))
@@ -137,8 +137,8 @@ def _reusable_build(db: sqlite3.Connection, build: NewRun) -> sqlite3.Row | None
 
 
 def _insert_build_for(db: sqlite3.Connection, run: Run, build: NewRun) -> int:
-    project = row_of(Project, db.execute(f"{PROJECTS} where p.id = ?", (run.project_id,)).fetchone())
-    user = row_of(User, db.execute("select * from users where id = ?", (run.user_id,)).fetchone())
+    project = read_row(Project, db.execute(f"{PROJECTS} where p.id = ?", (run.project_id,)).fetchone())
+    user = read_row(User, db.execute("select * from users where id = ?", (run.user_id,)).fetchone())
     pk = insert(db, project, user, build)
     values = (run.priority, run.secrets_user_id, pk)
     db.execute("update runs set priority = ?, secrets_user_id = ? where pk = ?", values)

@@ -62,7 +62,7 @@ class Project:
         return f"{self.user}.{self.name}"
 
 
-class _Named:
+class _RunNames:
     """The names of a row of `runs`."""
 
     kind: Kind
@@ -92,7 +92,7 @@ class _Named:
 
 
 @dataclass(frozen=True)
-class Run(_Named):
+class Run(_RunNames):
     """A run of any kind. `pk` identifies the row; `id` counts by kind, and is in URLs and texts."""
 
     pk: int
@@ -210,7 +210,7 @@ class Run(_Named):
 
 
 @dataclass(frozen=True)
-class QueuedRun(_Named):
+class QueuedRun(_RunNames):
     """A run that has not begun: the columns that the queue needs."""
 
     pk: int
@@ -477,22 +477,22 @@ def unique_name(project: str, kind: Kind, run_id: int) -> str:
 Row = TypeVar("Row")  # a dataclass
 
 
-def row_of(cls: type[Row], row: sqlite3.Row) -> Row:
+def read_row(cls: type[Row], row: sqlite3.Row) -> Row:
     """Make a dataclass from the columns of the same names."""
-    return rows_of(cls, [row])[0]
+    return read_rows(cls, [row])[0]
 
 
-def rows_of(cls: type[Row], rows: Iterable[sqlite3.Row]) -> list[Row]:
+def read_rows(cls: type[Row], rows: Iterable[sqlite3.Row]) -> list[Row]:
     """Make dataclasses from rows with the same columns."""
     found = list(rows)
     if not found:
         return []
     columns = tuple(found[0].keys())
-    plan = _PLANS.get((cls, columns)) or _PLANS.setdefault((cls, columns), _Plan(cls, columns))
-    return [plan.read(row) for row in found]
+    conversion = _CONVERSIONS.get((cls, columns)) or _CONVERSIONS.setdefault((cls, columns), _Conversion(cls, columns))
+    return [conversion.read(row) for row in found]
 
 
-class _Plan:
+class _Conversion:
     """The conversion of rows with these columns to a dataclass. It is prepared once, since lists have many values."""
 
     def __init__(self, cls: type[Any], columns: tuple[str, ...]) -> None:
@@ -539,7 +539,7 @@ def _is_union(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, UnionType)
 
 
-_PLANS: dict[tuple[Any, tuple[str, ...]], _Plan] = {}
+_CONVERSIONS: dict[tuple[Any, tuple[str, ...]], _Conversion] = {}
 
 
 def to_json(value: object) -> str | None:

@@ -19,12 +19,12 @@ _UPSERT = (
 )
 
 
-def of_metric(name: str, value: float) -> Value:
+def metric_row(name: str, value: float) -> Value:
     """Rows of metrics. A value that is not finite has no number, and its word as the text."""
     return (name, value, json.dumps(value)) if math.isfinite(value) else (name, None, non_finite.word(value))
 
 
-def of_param(name: str, value: Any) -> Value:
+def param_row(name: str, value: Any) -> Value:
     """Rows of params. Numbers have number and text. Booleans, lists and objects are JSON text. null has neither."""
     if value is None or isinstance(value, str):
         return name, None, value
@@ -34,10 +34,10 @@ def of_param(name: str, value: Any) -> Value:
 
 def set_metrics(db: sqlite3.Connection, pk: int, last: Mapping[str, float]) -> None:
     """Replace the values of these names; other names are kept."""
-    db.executemany(_UPSERT, [(pk, "metric", *of_metric(name, value)) for name, value in last.items()])
+    db.executemany(_UPSERT, [(pk, "metric", *metric_row(name, value)) for name, value in last.items()])
 
 
 def set_params(db: sqlite3.Connection, pk: int, params: Mapping[str, Any] | None) -> None:
     """Replace all values of the run."""
     db.execute("delete from run_values where run_pk = ? and space = 'param'", (pk,))
-    db.executemany(_UPSERT, [(pk, "param", *of_param(name, value)) for name, value in (params or {}).items()])
+    db.executemany(_UPSERT, [(pk, "param", *param_row(name, value)) for name, value in (params or {}).items()])

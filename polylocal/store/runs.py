@@ -16,7 +16,7 @@ from polylocal.store import database, life_cycle, queries, run_values
 from polylocal.store.database import Tables, delete_in_parts
 from polylocal.store.projects import reference_code
 from polylocal.store.queries import OPEN, SELECT, SERVERS, VISIBLE
-from polylocal.store.rows import Project, Run, StatusRow, User, json_columns, row_of, rows_of, to_json
+from polylocal.store.rows import Project, Run, StatusRow, User, json_columns, read_row, read_rows, to_json
 
 # a run with the runs that belong to it: experiments of a group, tensorboards of both
 _WITH = """(pk = :pk or group_pk = :pk or experiment_pk = :pk
@@ -78,7 +78,7 @@ class Runs(Tables):
     def find(self, kind: Kind, run_id: int) -> Run:
         return self._database.one(Run, f"{SELECT} where r.kind = ? and r.id = ? and {VISIBLE}", (kind, run_id))
 
-    def named(self, project: Project, kind: Kind, name: str) -> Run:
+    def by_name(self, project: Project, kind: Kind, name: str) -> Run:
         """A run by id, by name or by unique name. Raises NotFound."""
         if name.isascii() and name.isdigit() and len(name) < 19:
             return self.get(project, kind, int(name))
@@ -116,7 +116,7 @@ class Runs(Tables):
         if only_open:
             where = queries.Where(f"{OPEN} and ({where.sql})", where.values) if where else queries.Where(OPEN, ())
         if group:
-            members = queries.of_group(group)
+            members = queries.members_of(group)
             both = f"{members.sql} and ({where.sql})" if where else members.sql
             where = queries.Where(both, (*members.values, *(where.values if where else ())))
         condition = f"r.project_id = ? and {VISIBLE}" + (" and r.kind = ?" if kind else "")
@@ -138,7 +138,7 @@ class Runs(Tables):
                 one_page = f"select r.pk {among} order by {by.sql} limit ? offset ?"
                 pks = [row["pk"] for row in db.execute(one_page, (*values, *by.values, limit, offset))]
             rows = db.execute(f"{SELECT} where r.pk in (select value from json_each(?))", (json.dumps(pks),)).fetchall()
-        by_pk = {run.pk: run for run in rows_of(Run, rows)}
+        by_pk = {run.pk: run for run in read_rows(Run, rows)}
         return count, [by_pk[pk] for pk in pks]
 
     def latest(self, user: User, *, kind: str | None, is_open: bool, limit: int) -> list[Run]:
@@ -156,7 +156,7 @@ class Runs(Tables):
         """Count and one page of the archived runs in a user's projects, the last archived first."""
         where = "where r.kind = ? and r.archived_at is not null and r.deleted_at is null and p.user_id = ?"
         count = f"select count(*) from runs r join projects p on p.id = r.project_id {where}"
-        found = f"{SELECT} {where} order by {queries.by_dates(page.sort, 'r', 'r.archived_at desc, r.pk desc')}"
+        found = f"{SELECT} {where} order by {queries.order_by_dates(page.sort, 'r', 'r.archived_at desc, r.pk desc')}"
         return self._database.page(Run, count, found, (str(kind), user.id), page.limit, page.offset)
 
     def dependents(self, build: Run) -> dict[str, int]:
@@ -266,7 +266,7 @@ class Runs(Tables):
             found = db.execute(f"{SELECT} where r.pk = ?", (run.pk,)).fetchone()
             if found is None:
                 raise NotFound  # it was removed since it was read
-            values = values_for(row_of(Run, found))
+            values = values_for(read_row(Run, found))
             row = _columns(values, _PATCHED) | {"updated_at": clock.now()}
             try:
                 database.update(db, "runs", row, pk=run.pk)
@@ -385,7 +385,7 @@ def insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) ->
         "group_pk": new.group.pk if new.group else None,
         "cloning_strategy": new.cloning_strategy,
         "code_id": reference_code(db, project, new.code) if new.code else new.code_id,
-        "outputs": new.outputs or _outputs(project, new, run_id),
+        "outputs": new.outputs or _outputs_path(project, new, run_id),
         "warnings": to_json(list(new.warnings)),
     }
     pk = database.insert(db, "runs", row)
@@ -397,7 +397,7 @@ def insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) ->
     return pk
 
 
-def _outputs(project: Project, new: NewRun, run_id: int) -> str | None:
+def _outputs_path(project: Project, new: NewRun, run_id: int) -> str | None:
     """The outputs folder of a new run. It has the uuid of the project, since names of projects are reused.
 
     An experiment's lies in that of its group. Groups and package builds have none.

@@ -651,7 +651,7 @@ def param_values(db: Database) -> None:
     upsert = "insert or replace into run_values (run_pk, space, name, number, text) values (?, 'param', ?, ?, ?)"
     for pk, text in db.execute("select pk, params from runs where params is not null"):
         params = json.loads(text)
-        rows = [(pk, *run_values.of_param(name, value)) for name, value in params.items()]
+        rows = [(pk, *run_values.param_row(name, value)) for name, value in params.items()]
         db.conn.executemany(upsert, rows)
 
 

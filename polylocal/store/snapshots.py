@@ -31,14 +31,14 @@ class Snapshot:
 
 def take(database: Path, to: Path) -> Snapshot:
     """Copy a consistent state of the database while others write to it. Raises StoreError if it is damaged."""
-    with _opened(database) as source, _opened(to, "rwc") as target:
+    with _open(database) as source, _open(to, "rwc") as target:
         source.backup(target)
-    return look(to, of=database)
+    return inspect(to, of=database)
 
 
-def look(path: Path, of: Path | None = None) -> Snapshot:
+def inspect(path: Path, of: Path | None = None) -> Snapshot:
     """The facts about a copy. Changes nothing. Raises StoreError, which names `of`, if it is damaged or not ours."""
-    with _opened(path, called=of) as db:
+    with _open(path, called=of) as db:
         _check(db, of or path)
         facts = dict(db.execute("select name, value from facts").fetchall())
         applied = {item.name for item in migrations.applied(Migrated(db))}
@@ -57,7 +57,7 @@ def detach(path: Path, installation: str | None = None) -> str:
     for containers at an address of its own.
     """
     made = installation or uuids.uuid4().hex[:12]
-    with _opened(path) as db:
+    with _open(path) as db:
         db.execute("begin immediate")
         db.execute("insert or replace into facts values ('installation', ?)", (made,))
         db.execute("delete from facts where name like 'bridge_port%'")
@@ -80,7 +80,7 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path, mode: str = "rw", called: Path | None = None) -> Iterator[sqlite3.Connection]:
+def _open(path: Path, mode: str = "rw", called: Path | None = None) -> Iterator[sqlite3.Connection]:
     """Open the file without the migrations that a daemon would run."""
     try:
         connection = sqlite3.connect(

@@ -35,7 +35,7 @@ class DiskUsage(Tables):
             used, made = db.execute(builds).fetchone()
         return Figures(runs, waiting, since, used, made)
 
-    def of_project(self, project: Project) -> list[Run]:
+    def runs_of_project(self, project: Project) -> list[Run]:
         """All runs of a project that are not deleted."""
         query = f"{SELECT} where r.project_id = ? and r.deleted_at is null order by r.pk"
         return self._database.rows(Run, query, (project.id,))
@@ -44,7 +44,7 @@ class DiskUsage(Tables):
         """The use of each build's image, by the uuid of the build."""
         return {use.uuid: use for use in self._database.rows(BuildUse, _BUILD_USES)}
 
-    def known(self, uuids: Iterable[str]) -> dict[str, Run]:
+    def by_uuid(self, uuids: Iterable[str]) -> dict[str, Run]:
         """The runs with these uuids that exist, by uuid."""
         query = f"{SELECT} where r.uuid in (select value from json_each(?))"
         return {run.uuid: run for run in self._database.rows(Run, query, (json.dumps(list(uuids)),))}

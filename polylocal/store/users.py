@@ -18,7 +18,7 @@ from polylocal import clock
 from polylocal.errors import InvalidInput
 from polylocal.store.database import Tables, insert, update
 from polylocal.store.queries import Page
-from polylocal.store.rows import User, row_of
+from polylocal.store.rows import User, read_row
 
 _USERNAME = re.compile(r"[-a-zA-Z0-9_]{1,156}")
 _EMAIL = re.compile(r"[^\s@:]{1,64}@[^\s@:]{1,190}")
@@ -77,12 +77,12 @@ class Users(Tables):
     def by_id(self, user_id: int) -> User:
         return self._database.one(User, "select * from users where id = ?", (user_id,))
 
-    def known_as(self, name: str) -> User | None:
+    def by_name_or_address(self, name: str) -> User | None:
         """Find a user by name or address, in any case; the exact name first."""
         query = "select * from users where lower(username) = lower(:name) or lower(email) = lower(:name)"
         return self._database.first(User, f"{query} order by username = :name desc, id limit 1", {"name": name})
 
-    def like(self, word: str, page: Page) -> list[User]:
+    def search(self, word: str, page: Page) -> list[User]:
         """Active users whose names contain this text, in any case; oldest first."""
         query = "select * from users where is_active and instr(lower(username), lower(?)) order by id limit ? offset ?"
         return self._database.rows(User, query, (word, page.limit, page.offset))
@@ -109,7 +109,7 @@ class Users(Tables):
             _store_token(db, token, user, run_pk)
         return token
 
-    def keep_token(self, user: User, token: str) -> None:
+    def save_token(self, user: User, token: str) -> None:
         """Make the token of a file valid. Idempotent."""
         with self._database.write() as db:
             if db.execute("select 1 from tokens where hash = ?", (hash_of(token),)).fetchone() is None:
@@ -126,7 +126,7 @@ class Users(Tables):
             or (is_session and clock.seconds_between(row["made_at"], clock.now()) > SESSION_S)
         ):
             return None
-        return Credentials(row_of(User, row), row["run_pk"])
+        return Credentials(read_row(User, row), row["run_pk"])
 
     def new_session(self, user: User) -> str:
         """A new session for a browser's cookie. It opens pages, and is not a token of the API."""
@@ -168,7 +168,7 @@ class Users(Tables):
             row = db.execute(query, (hash_of(token), run_pk)).fetchone()
         if row is None or clock.seconds_between(row["made_at"], clock.now()) > SESSION_S:
             return None
-        return Credentials(row_of(User, row), None)
+        return Credentials(read_row(User, row), None)
 
     def end_session(self, token: str) -> None:
         """End a browser's session, with the cookies of the servers that it opened. Idempotent."""

@@ -197,7 +197,7 @@ def test_searches_and_charts_are_bounded(
 def test_the_activity_log_is_cut_a_few_lines_at_a_time(
     api: Caller, store: Store, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(activities, "KEPT", 10)
+    monkeypatch.setattr(activities, "MAX_ENTRIES", 10)
     for n in range(40):
         api.patch(f"{E}/", {"description": str(n)})
     assert api.get("/api/v1/activitylogs/").json()["count"] <= 11
@@ -216,7 +216,7 @@ def test_code_is_referenced_at_the_same_cost_however_often_it_was(store: Store, 
 def test_a_run_with_many_rows_is_removed_in_parts(
     store: Store, run: Run, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_PART", 10)
+    monkeypatch.setattr(database, "_MAX_DELETED", 10)
     store.metrics.add(run, [({"a": 1.0}, None)] * 95)
     kept = store.runs.insert(project, store.users.get("root"), NewRun(Kind.EXPERIMENT, values={"is_managed": False}))
     store.metrics.add(kept, [({"a": 1.0}, None)])

@@ -16,11 +16,11 @@ from support import eventually
 from polylocal.api.api_context import ApiContext
 from polylocal.cli import packages
 from polylocal.errors import NotFound
-from polylocal.packages.arches import own
+from polylocal.packages.arches import native
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
 from polylocal.statuses import Status
 from polylocal.store import Store
-from polylocal.store.build_lists import Harvest
+from polylocal.store.build_lists import BuildResults
 from polylocal.store.rows import NewFile, NewPackage
 
 from .conftest import Cli, Result
@@ -64,7 +64,7 @@ def end(store: Store, number: int, *packages: NewPackage, is_newer: bool = True,
         "Completed",
         details=None,
         recorded={},
-        harvest=Harvest([] if results else packages or [package()], files),
+        results=BuildResults([] if results else packages or [package()], files),
         is_newer=lambda mine, published, equal: is_newer,
     )
 
@@ -322,13 +322,13 @@ def projects(store: Store) -> list[str]:
 
 
 def test_a_released_platform_has_its_updates_beside_its_release(built: int, polylocal: Cli, store: Store) -> None:
-    platform = store.platforms.named("bookworm")
+    platform = store.platforms.by_name("bookworm")
     for is_released, sub in ((False, "release"), (True, "updates")):
         if is_released:
             store.platforms.update(platform, {"released": True})
         put(store, built, BuildStatus.PUBLISHED)
         shown = polylocal("package", "show", str(built)).out
-        assert f"/downloads/bookworm/repository/{own()}/main/{sub}/" in shown
+        assert f"/downloads/bookworm/repository/{native()}/main/{sub}/" in shown
 
 
 def test_a_platform_is_found_among_many_whose_names_hold_its_own(code: Path, polylocal: Cli, store: Store) -> None:
@@ -339,7 +339,7 @@ def test_a_platform_is_found_among_many_whose_names_hold_its_own(code: Path, pol
     store.platforms.create(root, {"name": "sid", "distrib_type": "deb"})
     made = polylocal("package", "repository", "create", "sid/main")
     assert (made.code, made.err) == (0, "")
-    found = store.platforms.repositories([store.platforms.named("sid").id])
+    found = store.platforms.repositories([store.platforms.by_name("sid").id])
     assert [repository.name for repository in found] == ["main"]
     assert "there is no platform `si`" in polylocal("package", "repository", "create", "si/main").err
 
@@ -470,7 +470,7 @@ def test_a_publication_that_is_held_says_so(
 
 
 def served(url: str, platform: str = "bookworm", arch: str = "") -> str:
-    return f"{url}/downloads/{platform}/repository/{arch or own()}/main/release/"
+    return f"{url}/downloads/{platform}/repository/{arch or native()}/main/release/"
 
 
 def test_what_was_published_names_the_line_for_apt(building: Building, store: Store, daemon: str) -> None:
@@ -512,7 +512,7 @@ def test_what_was_published_names_the_lines_for_others(
 
 
 def test_a_hidden_platform_asks_for_credentials(building: Building, store: Store) -> None:
-    store.platforms.update(store.platforms.named("bookworm"), {"is_open": False})
+    store.platforms.update(store.platforms.by_name("bookworm"), {"is_open": False})
     done = building(lambda number: (end(store, number), publish_it(store, number)))
     assert "The platform is hidden: write a user and a token into the addresses" in done.err
 

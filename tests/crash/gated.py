@@ -14,7 +14,7 @@ from pathlib import Path
 from polylocal.cli import main
 from polylocal.packages import repositories
 from polylocal.packages.facts import IndexedFile
-from polylocal.packages.repositories import Shelf
+from polylocal.packages.repositories import FolderContent
 
 _POLL_S = 0.02
 
@@ -23,13 +23,13 @@ def put_gate(folder: Path) -> None:
     write_indexes = repositories._indexes
     never = threading.Event()
 
-    def is_shut(shelf: Shelf) -> bool:
+    def is_shut(shelf: FolderContent) -> bool:
         try:
             return (folder / "shut").read_text() in str(shelf.path)
         except FileNotFoundError:
             return False
 
-    def gated(shelf: Shelf, files: Sequence[IndexedFile]) -> Mapping[str, bytes]:
+    def gated(shelf: FolderContent, files: Sequence[IndexedFile]) -> Mapping[str, bytes]:
         if is_shut(shelf):
             (folder / "waiting" / shelf.path.parent.parent.name).touch()
             while is_shut(shelf):

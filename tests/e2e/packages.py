@@ -22,7 +22,7 @@ from polylocal.packages import arches
 
 BUILDER = "polylocal/package-builder:12"  # made by scripts/base-images --packages
 EXAMPLES = Path(__file__).parents[2] / "examples/packages"
-ARCH = arches.own()
+ARCH = arches.native()
 BUSY = (2000, 3000, 4000, 7000, 10000)
 _INSTALL_S = 60
 _GIT = {f"GIT_{who}_{what}": f"{who}@polylocal" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}

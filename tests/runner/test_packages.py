@@ -33,7 +33,7 @@ from polylocal.errors import EngineError
 from polylocal.files import folders
 from polylocal.packages import repositories
 from polylocal.packages.file_store import FileStore, Staged
-from polylocal.packages.repositories import Shelf
+from polylocal.packages.repositories import FolderContent
 from polylocal.runner import package_results
 from polylocal.runner.container_operation import ContainerOperation
 from polylocal.runner.execution import Execution
@@ -275,7 +275,7 @@ def test_another_architecture_is_said_to_the_engine(yard: Yard) -> None:
 def test_the_code_has_the_modes_that_git_gives_it_whatever_the_umask_is(yard: Yard) -> None:
     """Packages are made of these files, and rules copy them as they are."""
     content = b"a source that git has not"
-    kept = yard.rig.context().file_store.keep(io.BytesIO(content))
+    kept = yard.rig.context().file_store.save(io.BytesIO(content))
     yard.rig.store.files.add(kept.sha1, "big.tar.xz", kept.size, yard.ground.user)
     files = {".abf.yml": f"sources:\n  big.tar.xz: {kept.sha1}\n", "folder/run": "x", "folder/a.txt": "y"}
     commit = yard.rig.upload(files, executable=["folder/run"])
@@ -403,7 +403,7 @@ def test_the_folders_of_a_container_that_never_started_are_reclaimed(
 
 def test_files_of_the_store_lie_in_the_code(yard: Yard) -> None:
     content = b"a source that git has not"
-    kept = yard.rig.context().file_store.keep(io.BytesIO(content))
+    kept = yard.rig.context().file_store.save(io.BytesIO(content))
     yard.rig.store.files.add(kept.sha1, "big.tar.xz", kept.size, yard.ground.user)
     said = f"sources:\n  big.tar.xz: {sha1(content)}\n  setup.py: {sha1(content)}\n  lost.tar.xz: {'f' * 40}\n"
     said += f"  docs: {sha1(content)}\n"
@@ -427,7 +427,7 @@ def test_files_of_the_store_lie_in_the_code(yard: Yard) -> None:
 def test_which_files_lie_in_the_code_is_said_in_git(yard: Yard) -> None:
     """A link says it as a file does; one of the files that takes the place of `.abf.yml` does not."""
     content = b"sources: {}"
-    kept = yard.rig.context().file_store.keep(io.BytesIO(content))
+    kept = yard.rig.context().file_store.save(io.BytesIO(content))
     yard.rig.store.files.add(kept.sha1, "x", kept.size, yard.ground.user)
     said = f"sources:\n  .abf.yml: {kept.sha1}\n  new: {kept.sha1}\n".encode()
     archive = io.BytesIO()
@@ -455,7 +455,7 @@ def test_files_that_only_an_admin_may_read_do_not_come_into_anothers_code(
 ) -> None:
     """The code names them: an admin who has it built lends nobody their rights."""
     content = b"a file of a hidden project"
-    kept, store = yard.rig.context().file_store.keep(io.BytesIO(content)), yard.rig.store
+    kept, store = yard.rig.context().file_store.save(io.BytesIO(content)), yard.rig.store
     ann = store.users.add("ann")
     with store.projects._database.write() as db:
         db.execute("update projects set user_id = ?", (ann.id,))
@@ -474,7 +474,7 @@ def test_files_that_only_an_admin_may_read_do_not_come_into_anothers_code(
 
 def shelve(yard: Yard, folder: Path, *found: Any) -> None:
     files = {item.file_name: yard.rig.context().file_store.folder / item.sha1 for item in found}
-    repositories.write([Shelf(folder, files, "pypi")])
+    repositories.write([FolderContent(folder, files, "pypi")])
 
 
 def of_repository(yard: Yard, sub: str = "release") -> Path:
@@ -531,7 +531,7 @@ def test_package_managers_are_told_where_to_install_from(rig: Rig, kind: str) ->
 @pytest.mark.parametrize("is_used", [False, True])
 def test_the_repository_that_it_goes_to_is_at_hand_if_that_is_wanted(yard: Yard, is_used: bool) -> None:
     platforms = yard.rig.store.platforms
-    own = platforms.repositories([platforms.named("root_personal").id])[0]
+    own = platforms.repositories([platforms.by_name("root_personal").id])[0]
     folder = repositories.folder(
         yard.rig.settings.folders.downloads,
         "root_personal",
@@ -639,7 +639,7 @@ def test_the_same_file_twice_is_one_package(yard: Yard, are_told: bool) -> None:
 def test_a_name_that_no_file_can_have_is_a_mistake_in_the_code(yard: Yard) -> None:
     """No file system takes it: it is left out, and the recipe that was made of the same file says so."""
     said = f"sources:\n  {'x' * 256}: {sha1(b'')}\n"
-    kept = yard.rig.context().file_store.keep(io.BytesIO(b""))
+    kept = yard.rig.context().file_store.save(io.BytesIO(b""))
     yard.rig.store.files.add(kept.sha1, "empty", kept.size, yard.ground.user)
     commit = yard.rig.upload({".abf.yml": said, "setup.py": "x"})
     made = yard.build(commit_hash=commit)

@@ -22,7 +22,7 @@ from polylocal.errors import StoreError
 from polylocal.packages import distributions, reading, repositories
 from polylocal.packages.facts import Facts
 from polylocal.packages.file_store import FileStore
-from polylocal.packages.repositories import Shelf
+from polylocal.packages.repositories import FolderContent
 from polylocal.packages.signing import Key, Keys
 from polylocal.runner.publisher import Publisher
 from polylocal.store.rows import BuildList, NewPackage, Project
@@ -156,13 +156,13 @@ def test_what_is_known_of_a_file_goes_with_it(press: Press) -> None:
     press.waiting(found)
     press.publish()
     store = press.rig.store
-    assert set(store.file_facts.of([found.sha1])) == {(found.sha1, "whl")}
+    assert set(store.file_facts.get([found.sha1])) == {(found.sha1, "whl")}
     project = press.rig.project
     store.projects.delete(project)
     for run in store.queue.deleted():
         store.runs.remove(run)
     store.files.remove_unused()
-    assert store.file_facts.of([found.sha1]) == {}
+    assert store.file_facts.get([found.sha1]) == {}
 
 
 def test_a_repository_is_signed_by_the_key_of_its_platform(rig: Rig) -> None:
@@ -176,7 +176,7 @@ def test_a_repository_is_signed_by_the_key_of_its_platform(rig: Rig) -> None:
     assert "PRIVATE" not in public
     signed = (press.folder() / "InRelease").read_bytes()
     [by] = verified(signed, public)
-    assert by == Keys(rig.settings.folders.signing).of("cocos", "deb").fingerprint
+    assert by == Keys(rig.settings.folders.signing).get("cocos", "deb").fingerprint
     release = (press.folder() / "Release").read_text()
     assert release.rstrip() in signed.decode()
     for line in ("Origin: polylocal", "Suite: release", "Codename: cocos", "Architectures: all amd64"):
@@ -280,7 +280,7 @@ def test_leftovers_that_can_not_be_removed_hold_no_publication_back(
         raise PermissionError(13, "Permission denied", str(path))
 
     press.folder().with_name(".release.left").mkdir(parents=True)
-    monkeypatch.setattr(repositories, "forget_leftovers", refuse)
+    monkeypatch.setattr(repositories, "remove_expired_leftovers", refuse)
     made = press.waiting(press.wheel("a"))
     press.publish()
     assert press.status(made) == [6000]
@@ -305,7 +305,7 @@ def test_leftovers_go_when_their_time_is_over(press: Press, monkeypatch: pytest.
     assert left.is_dir()
     assert not publisher.is_due()
     now = time.time(), time.monotonic()
-    later = repositories.STAYS_S + 2 * repositories.SLOT_S
+    later = repositories.KEEP_READABLE_S + 2 * repositories.SLOT_S
     monkeypatch.setattr(time, "time", lambda: now[0] + later)
     monkeypatch.setattr(time, "monotonic", lambda: now[1] + later)
     assert publisher.is_due()
@@ -376,7 +376,7 @@ def test_architectures_have_folders_of_their_own_and_share_their_sources(press: 
 @pytest.mark.slow
 def test_a_personal_platform_has_a_folder_for_each_that_is_built_for(press: Press) -> None:
     platforms = press.rig.store.platforms
-    own = platforms.repositories([platforms.named("root_personal").id])[0]
+    own = platforms.repositories([platforms.by_name("root_personal").id])[0]
     platforms.add_project(own, press.rig.project)
     made = press.waiting(press.wheel("a"), save_to_repository_id=own.id)
     press.publish()
@@ -467,7 +467,7 @@ def test_a_failure_leaves_the_version_before_where_it_was(press: Press) -> None:
 def test_what_lost_its_files_is_told_apart(press: Press) -> None:
     lost = press.wheel("lost")
     made, good = press.waiting(lost, project=press.project("lost")), press.waiting(press.wheel("a"))
-    press.file_store.forget(lost.sha1)
+    press.file_store.remove(lost.sha1)
     press.publish()
     assert press.status(made, good) == [777, 6000]
     assert press.results(made)[0][1] == f"the file store has lost {file('lost')}\n"
@@ -478,7 +478,7 @@ def test_what_is_published_already_and_lost_holds_nobody_else_back(press: Press)
     lost = press.wheel("lost")
     press.waiting(lost, project=press.project("lost"))
     press.publish()
-    press.file_store.forget(lost.sha1)
+    press.file_store.remove(lost.sha1)
     made = press.waiting(press.wheel("a"))
     press.publish()
     assert press.status(made) == [6000]
@@ -580,7 +580,7 @@ def test_a_package_of_another_kind_stops_nobody(press: Press, name: str) -> None
 
 def stray(press: Press, name: str, content: bytes = b"of another kind") -> NewPackage:
     """Lies in the file store under whatever name."""
-    press.file_store.keep(io.BytesIO(content))
+    press.file_store.save(io.BytesIO(content))
     return package("x", "1", content, file_name=name, type=FOREIGN.get(name, "binary"))
 
 
@@ -594,7 +594,7 @@ def odd_ones(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
     found: dict[str, Exception] = {}
     real = repositories.write
 
-    def write(shelves: Sequence[Shelf], facts_of: Any) -> None:
+    def write(shelves: Sequence[FolderContent], facts_of: Any) -> None:
         for name, error in found.items():
             if any(name in shelf.files for shelf in shelves):
                 raise error
@@ -897,7 +897,7 @@ def reject_it(press: Press, made: BuildList) -> None:
 def test_a_container_that_can_not_be_made_says_why(press: Press, is_lost: bool) -> None:
     found = broken(press, "a")
     if is_lost:
-        press.file_store.forget(found.sha1)
+        press.file_store.remove(found.sha1)
     made = press.complete(found)
     good = press.complete(press.wheel("b"))
     assert press.lists.request_container(made)

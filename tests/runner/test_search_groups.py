@@ -27,7 +27,7 @@ from polylocal.runner.supervisor import Supervisor
 from polylocal.settings import load
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store import NewRun, Store
-from polylocal.store.groups import Member
+from polylocal.store.groups import ExperimentSummary
 from polylocal.store.rows import Run
 
 from .conftest import Rig
@@ -71,7 +71,7 @@ def submit(rig: Rig, hptuning: dict[str, Any], cmd: str = "true", **sections: An
     return rig.store.runs.insert(rig.project, rig.user, new)
 
 
-def members(rig: Rig, group: Run) -> list[Member]:
+def members(rig: Rig, group: Run) -> list[ExperimentSummary]:
     return rig.store.groups.members(group)
 
 

@@ -128,7 +128,7 @@ def test_deleting_a_project_removes_runs_images_and_code(rig, supervise):
     run = rig.submit("true")
     supervise(lambda: all_done(rig, [run]))
     rig.store.projects.delete(rig.project)
-    supervise(lambda: not rig.store.projects.to_remove() and rig.store.runs.by_uuid(run.uuid) is None)
+    supervise(lambda: not rig.store.projects.removable() and rig.store.runs.by_uuid(run.uuid) is None)
     assert list(rig.engine.local) == ["base"]
 
 

@@ -64,7 +64,7 @@ def test_an_archived_run_is_out_of_sight_and_comes_back(store: Store, root: User
     for find in (
         lambda: store.runs.get(project, Kind.JOB, run.id),
         lambda: store.runs.find(Kind.JOB, run.id),
-        lambda: store.runs.named(project, Kind.JOB, "a"),
+        lambda: store.runs.by_name(project, Kind.JOB, "a"),
     ):
         with pytest.raises(NotFound):
             find()
@@ -122,7 +122,7 @@ def test_the_name_of_an_archived_run_stays_its_own(store: Store, project: Projec
     with pytest.raises(InvalidInput, match="already exists"):
         store.runs.update(other, {"name": "a"})
     store.runs.restore(again(store, run))
-    assert store.runs.named(project, Kind.JOB, "a").pk == run.pk
+    assert store.runs.by_name(project, Kind.JOB, "a").pk == run.pk
 
 
 def test_archives_are_ones_own_the_last_first(store: Store, root: User, make: Make) -> None:

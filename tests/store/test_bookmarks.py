@@ -10,13 +10,13 @@ from polylocal.store.rows import Project, Run, User
 
 
 def test_bookmarks_are_set_and_taken_back(store: Store, root: User, project: Project) -> None:
-    assert store.bookmarks.of(root, [project]) == set()
+    assert store.bookmarks.among(root, [project]) == set()
     store.bookmarks.add(root, project)
     store.bookmarks.add(root, project)
-    assert store.bookmarks.of(root, [project]) == {project.id}
+    assert store.bookmarks.among(root, [project]) == {project.id}
     store.bookmarks.remove(root, project)
     store.bookmarks.remove(root, project)
-    assert store.bookmarks.of(root, [project]) == set()
+    assert store.bookmarks.among(root, [project]) == set()
 
 
 def test_what_was_never_bookmarked_is_not_found(store: Store, root: User, project: Project) -> None:
@@ -28,13 +28,13 @@ def test_bookmarks_are_per_user_and_per_thing(store: Store, root: User, project:
     other = store.users.add("other")
     job, build = (store.runs.insert(project, root, NewRun(kind)) for kind in (Kind.JOB, Kind.BUILD))
     store.bookmarks.add(root, job)
-    assert store.bookmarks.of(root, [job]) == {job.pk}
-    assert store.bookmarks.of(root, [build]) == store.bookmarks.of(other, [job]) == set()
-    assert store.bookmarks.of(root, [project]) == set()
+    assert store.bookmarks.among(root, [job]) == {job.pk}
+    assert store.bookmarks.among(root, [build]) == store.bookmarks.among(other, [job]) == set()
+    assert store.bookmarks.among(root, [project]) == set()
 
 
 def test_nothing_asked_is_nothing_found(store: Store, root: User) -> None:
-    assert store.bookmarks.of(root, []) == set()
+    assert store.bookmarks.among(root, []) == set()
 
 
 def test_runs_of_several_kinds_are_looked_up_together(store: Store, root: User, project: Project) -> None:
@@ -44,8 +44,8 @@ def test_runs_of_several_kinds_are_looked_up_together(store: Store, root: User, 
     store.bookmarks.add(root, job)
     store.bookmarks.add(root, notebook)
     store.bookmarks.add(root, project)
-    assert store.bookmarks.of(root, [job, build, notebook]) == {job.pk, notebook.pk}
-    assert store.bookmarks.of(root, [build]) == set()
+    assert store.bookmarks.among(root, [job, build, notebook]) == {job.pk, notebook.pk}
+    assert store.bookmarks.among(root, [build]) == set()
 
 
 def test_a_bookmark_goes_with_its_run(store: Store, root: User, project: Project) -> None:

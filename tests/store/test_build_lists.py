@@ -19,7 +19,7 @@ from polylocal.errors import NotFound
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
 from polylocal.statuses import TRANSITIONS, Kind, Status, is_done
 from polylocal.store import NewRun, Store
-from polylocal.store.build_lists import BuildLists, Filters, Harvest
+from polylocal.store.build_lists import BuildLists, BuildResults, Filters
 from polylocal.store.queries import Page
 from polylocal.store.rows import BuildList, NewFile, Project, User
 
@@ -226,7 +226,7 @@ def conclude(ground: Ground, made: BuildList, to: Status, code: int | None, *pac
         "ended",
         details=None,
         recorded={"exit_code": code},
-        harvest=Harvest(packages),
+        results=BuildResults(packages),
         is_newer=more.get("is_newer", compare_as_text),
     )
 
@@ -376,7 +376,7 @@ def test_what_it_was_built_with_is_published_before_it(ground: Ground) -> None:
 
 
 def test_into_a_personal_platform_it_goes_whatever_it_was_built_with(ground: Ground) -> None:
-    personal = ground.store.platforms.repositories([ground.store.platforms.named("root_personal").id])[0]
+    personal = ground.store.platforms.repositories([ground.store.platforms.by_name("root_personal").id])[0]
     ground.store.platforms.add_project(personal, ground.project)
     other = ground.end(ground.queue())
     assert auto(ground, save_to_repository_id=personal.id, extra_build_lists=[other.id]) == 7000
@@ -494,13 +494,13 @@ def publishing(ground: Ground, **values: Any) -> BuildList:
 def test_what_waits_is_published_oldest_first_and_not_into_what_is_locked(ground: Ground) -> None:
     lists, platforms = ground.store.build_lists, ground.store.platforms
     first, second = publishing(ground), publishing(ground)
-    assert lists.to_publish() == [first, second]
+    assert lists.awaiting_publication() == [first, second]
     locked = platforms.update_repository(ground.repository, {"is_locked": True})
-    assert lists.to_publish() == []
+    assert lists.awaiting_publication() == []
     platforms.update_repository(locked, {"is_locked": False})
-    assert lists.to_publish() == [first, second]
+    assert lists.awaiting_publication() == [first, second]
     ground.store.runs.delete(ground.run(first))
-    assert lists.to_publish() == [second]
+    assert lists.awaiting_publication() == [second]
 
 
 def test_the_next_publication_takes_the_place_of_the_one_before(ground: Ground) -> None:
@@ -566,16 +566,16 @@ def test_a_container_is_made_when_it_is_asked_for_and_asked_for_again_when_it_fa
     made = ground.end(ground.queue())
     assert lists.request_container(made)
     assert not lists.request_container(made)
-    assert [found.id for found in lists.to_contain()] == [made.id]
+    assert [found.id for found in lists.awaiting_container()] == [made.id]
     lists.set_container(made, ContainerStatus.FAILED, [result()])
     assert ground.again(made).container_status == 8000
-    assert lists.to_contain() == []
+    assert lists.awaiting_container() == []
     assert lists.request_container(made)
     lists.set_container(made, ContainerStatus.PUBLISHED)
     assert not lists.request_container(made)
-    assert [found.id for found in lists.contained()] == [made.id]
-    lists.contain_again(made)
-    assert [found.id for found in lists.to_contain()] == [made.id]
+    assert [found.id for found in lists.with_container()] == [made.id]
+    lists.request_lost_container(made)
+    assert [found.id for found in lists.awaiting_container()] == [made.id]
 
 
 def test_a_container_that_nobody_waits_for_says_nothing(ground: Ground) -> None:

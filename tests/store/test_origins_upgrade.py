@@ -53,7 +53,7 @@ def test_platforms_that_clients_know_keep_going_without_an_origin(tmp_path: Path
         fill(old, number, name, user, project, build)
     old.conn.close()
     store = Store(path)
-    origins = {name: store.platforms.named(name).origin for name in (*PLATFORMS, "root_personal")}
+    origins = {name: store.platforms.by_name(name).origin for name in (*PLATFORMS, "root_personal")}
     known = {"published": None, "withdrawn": None, "contained": None}
     assert origins == {**known, "built": "polylocal", "root_personal": "polylocal"}
     made = store.platforms.create(store.users.by_id(user), {"name": "new", "distrib_type": "deb"})

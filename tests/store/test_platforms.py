@@ -28,7 +28,7 @@ def names(found: list[Platform]) -> list[str]:
 def test_everybody_has_a_platform_with_a_repository(store: Store) -> None:
     for name in ("ann", "Bob"):
         user = store.users.add(name)
-        platform = store.platforms.named(f"{name}_personal")
+        platform = store.platforms.by_name(f"{name}_personal")
         assert (platform.platform_type, platform.owner_id, platform.owner) == ("personal", user.id, name)
         assert (platform.distrib_type, platform.released, platform.is_open) == (None, False, True)
         assert [repository.name for repository in store.platforms.repositories([platform.id])] == ["main"]
@@ -39,12 +39,12 @@ def test_a_user_whose_platform_would_have_a_taken_name_is_not_made(store: Store,
     store.platforms.create(root, {"name": "ann_personal", "distrib_type": "deb"})
     with pytest.raises(InvalidInput, match="`ann_personal`"):
         store.users.add("ann")
-    assert store.users.known_as("ann") is None
+    assert store.users.by_name_or_address("ann") is None
 
 
 def test_a_user_goes_with_their_own_platform(store: Store, root: User) -> None:
     ann = store.users.add("ann")
-    platform = store.platforms.named("ann_personal")
+    platform = store.platforms.by_name("ann_personal")
     store.users.delete(ann)
     with pytest.raises(NotFound):
         store.platforms.get(platform.id)
@@ -56,13 +56,13 @@ def test_a_user_with_a_main_platform_stays(store: Store, root: User) -> None:
     store.platforms.create(ann, {"name": "cocos", "distrib_type": "deb"})
     with pytest.raises(InvalidInput):
         store.users.delete(ann)
-    assert store.platforms.named("cocos").owner == "ann"
+    assert store.platforms.by_name("cocos").owner == "ann"
 
 
 def test_a_user_whose_platform_has_others_packages_stays(store: Store, root: User, project: Project) -> None:
     ann = store.users.add("ann")
     ground = Ground.of(store, root, project)
-    theirs = store.platforms.repositories([store.platforms.named("ann_personal").id])[0]
+    theirs = store.platforms.repositories([store.platforms.by_name("ann_personal").id])[0]
     ground.queue(save_to_repository_id=theirs.id)
     with pytest.raises(InvalidInput):
         store.users.delete(ann)
@@ -99,7 +99,7 @@ def test_a_platform_is_as_it_was_made(store: Store, root: User) -> None:
     assert {name: getattr(made, name) for name in values} == values
     assert made.is_main
     assert made.id != 77
-    assert store.platforms.get(made.id) == store.platforms.named("cocos") == made
+    assert store.platforms.get(made.id) == store.platforms.by_name("cocos") == made
 
 
 def test_a_platform_has_defaults(store: Store, root: User) -> None:
@@ -148,10 +148,10 @@ def test_what_may_be_seen_and_found(store: Store, root: User) -> None:
     assert names(platforms.page(root, Page(1, 2))) == ["Cocos"]
 
 
-@pytest.mark.parametrize("what", ["get", "repository", "arch", "named"])
+@pytest.mark.parametrize("what", ["get", "repository", "arch", "by_name"])
 def test_what_is_not_there_is_not_found(store: Store, what: str) -> None:
     with pytest.raises(NotFound):
-        getattr(store.platforms, what)("nosuch" if what == "named" else 999)
+        getattr(store.platforms, what)("nosuch" if what == "by_name" else 999)
 
 
 # -- released --------------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_a_project_is_added_and_removed_as_often_as_one_likes(store: Store, root
     ground = Ground.of(store, root, project)
     repository = ground.repository
     store.platforms.add_project(repository, project)
-    assert store.platforms.holding(project) == [repository]
+    assert store.platforms.repositories_of(project) == [repository]
     assert store.platforms.has_project(repository, project.id)
     assert store.platforms.projects_of(repository, root, ALL) == [project.id]
     for _ in range(2):
@@ -212,9 +212,9 @@ def test_a_second_repository_of_the_same_platform_is_refused(store: Store, root:
     with pytest.raises(InvalidInput, match="error.*`main`"):  # the client looks for the word
         store.platforms.add_project(contrib, project)
     assert not store.platforms.has_project(contrib, project.id)
-    own = store.platforms.repositories([store.platforms.named("root_personal").id])[0]
+    own = store.platforms.repositories([store.platforms.by_name("root_personal").id])[0]
     store.platforms.add_project(own, project)
-    assert {repository.id for repository in store.platforms.holding(project)} == {own.id, ground.repository.id}
+    assert {repository.id for repository in store.platforms.repositories_of(project)} == {own.id, ground.repository.id}
 
 
 def test_a_project_that_leaves_takes_what_it_published_along(store: Store, root: User, project: Project) -> None:
@@ -260,7 +260,7 @@ def test_a_deleted_project_leaves_its_repositories(store: Store, root: User, pro
     with pytest.raises(NotFound):
         store.build_lists.get(made.id)
     store.runs.remove(ground.run(made))
-    assert [found.id for found in store.projects.to_remove()] == [project.id]
+    assert [found.id for found in store.projects.removable()] == [project.id]
     store.projects.remove(project)
     assert store.platforms.projects_of(ground.repository, root, ALL) == []
     assert store.platforms.repository(ground.repository.id).stale == 1
@@ -298,7 +298,7 @@ def test_a_database_from_before_package_builds_gets_personal_platforms(tmp_path:
     assert "platforms" not in old.table_names()
     old.close()
     store = Store(path)
-    ann = store.users.known_as("ANN@X.Y")
+    ann = store.users.by_name_or_address("ANN@X.Y")
     assert ann
     assert ann.username == "Ann"
     platforms = store.platforms.page(ann, ALL)
@@ -316,7 +316,7 @@ def test_a_database_from_before_package_builds_gets_personal_platforms(tmp_path:
     ground = Ground.of(store, ann, project)
     assert ground.end(ground.queue()).status == 0
     store.users.add("new")
-    assert store.platforms.named("new_personal").platform_type == "personal"
+    assert store.platforms.by_name("new_personal").platform_type == "personal"
     store.close()
 
 

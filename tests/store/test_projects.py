@@ -84,11 +84,11 @@ def test_it_is_removed_when_no_run_holds_it(store: Store, root: User, project: P
     store.projects.reference_code(project, {"commit": "abc"})
     store.bookmarks.add(root, project)
     store.projects.delete(project)
-    assert store.projects.to_remove() == []
+    assert store.projects.removable() == []
     store.runs.remove(run)
-    assert [gone.id for gone in store.projects.to_remove()] == [project.id]
+    assert [gone.id for gone in store.projects.removable()] == [project.id]
     store.projects.remove(project)
-    assert store.projects.to_remove() == []
+    assert store.projects.removable() == []
     with pytest.raises(NotFound):
         store.projects.by_id(project.id)
 

@@ -325,10 +325,10 @@ def test_a_query_and_its_negation_divide_the_experiments(filled: Store, key: str
 def plans(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """How SQLite goes about each query of the block."""
     asked: list[str] = []
-    connection = store.database._take()
+    connection = store.database._acquire()
     connection.set_trace_callback(asked.append)
-    monkeypatch.setattr(store.database, "_take", lambda: connection)
-    monkeypatch.setattr(store.database, "_give_back", lambda _: None)
+    monkeypatch.setattr(store.database, "_acquire", lambda: connection)
+    monkeypatch.setattr(store.database, "_release", lambda _: None)
     steps: list[str] = []
     try:
         yield steps
@@ -338,7 +338,7 @@ def plans(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             if query.lstrip().startswith("select"):
                 steps += [row["detail"] for row in connection.execute(f"explain query plan {query}")]
         monkeypatch.undo()
-        store.database._give_back(connection)
+        store.database._release(connection)
 
 
 def scans(steps: list[str]) -> list[str]:

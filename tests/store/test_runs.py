@@ -102,7 +102,7 @@ def test_many_threads_get_different_ids_and_names(store: Store, make: Make) -> N
 
 def test_a_run_is_found_in_its_project_only(store: Store, root: User, project: Project, make: Make) -> None:
     run, other = make(name="a"), store.projects.create(root, {"name": "other"})
-    for same in (store.runs.get(project, Kind.JOB, 1), store.runs.named(project, Kind.JOB, "a")):
+    for same in (store.runs.get(project, Kind.JOB, 1), store.runs.by_name(project, Kind.JOB, "a")):
         assert same == run == store.runs.find(Kind.JOB, 1) == store.runs.by_uuid(run.uuid)
     for kind, where in ((Kind.BUILD, project), (Kind.JOB, other)):
         with pytest.raises(NotFound):
@@ -116,7 +116,7 @@ def test_a_deleted_run_is_found_by_its_row_only(store: Store, project: Project, 
     for find in (
         lambda: store.runs.get(project, Kind.JOB, 1),
         lambda: store.runs.find(Kind.JOB, 1),
-        lambda: store.runs.named(project, Kind.JOB, "a"),
+        lambda: store.runs.by_name(project, Kind.JOB, "a"),
     ):
         with pytest.raises(NotFound):
             find()

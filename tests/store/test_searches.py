@@ -146,7 +146,7 @@ def test_a_view_is_noted_once_a_while_and_kept_once(
         store.activities.view(root, thing)
     first = store.activities.views(root, limit=9, offset=0)
     assert said(first) == ["root viewed project root.quick-start", "root viewed experiment root.quick-start.1"]
-    now += activities.AGAIN_S + 1
+    now += activities.VIEW_INTERVAL_S + 1
     store.activities.view(root, run)
     again = store.activities.views(root, limit=9, offset=0)
     assert said(again) == ["root viewed experiment root.quick-start.1", "root viewed project root.quick-start"]
@@ -176,7 +176,7 @@ def test_the_same_deed_twice_is_two_lines(store: Store, root: User, run: Run) ->
 
 
 def test_the_oldest_lines_go(store: Store, root: User, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activities, "KEPT", 3)
+    monkeypatch.setattr(activities, "MAX_ENTRIES", 3)
     for _ in range(6):
         store.activities.add(root, "updated", project)
     assert store.activities.page(None, root, limit=9, offset=0)[0] == 3

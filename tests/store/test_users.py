@@ -74,7 +74,7 @@ def test_a_hash_is_no_token(store: Store, root: User) -> None:
 
 def test_a_token_may_be_kept_twice(store: Store, root: User) -> None:
     for _ in range(2):
-        store.users.keep_token(root, "from-a-file")
+        store.users.save_token(root, "from-a-file")
     assert store.users.by_token("from-a-file") is not None
     with store.database.read() as db:
         assert db.execute("select count(*) from tokens").fetchone()[0] == 1
@@ -91,7 +91,7 @@ def test_a_run_has_one_token_at_a_time(store: Store, root: User, project: Projec
 
 def test_neither_tokens_nor_passwords_are_in_the_files(store: Store, root: User, settings: Settings) -> None:
     secrets = [store.users.new_token(root) for _ in range(3)]
-    store.users.keep_token(root, "a-token-from-a-file")
+    store.users.save_token(root, "a-token-from-a-file")
     store.users.add("a", password="correct horse")
     store.close()
     written = b"".join(path.read_bytes() for path in settings.home.glob("polylocal.db*"))

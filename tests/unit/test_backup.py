@@ -52,7 +52,7 @@ def home(settings: Settings, store: Store, project: Project, root: User) -> Home
     (outputs / "empty").mkdir()
     (made.root / "secrets").mkdir(mode=0o700)
     (made.root / "secrets" / "registry").write_text("secret")
-    Keys(made.signing).of("cocos", "deb")
+    Keys(made.signing).get("cocos", "deb")
     return made
 
 
@@ -129,7 +129,7 @@ def test_the_keys_of_platforms_come_back_for_their_owner_alone(home: Home, tmp_p
     back = there_and_back(home, tmp_path)
     assert stat.S_IMODE((back.signing / "cocos.asc").stat().st_mode) == 0o600
     assert stat.S_IMODE(back.signing.stat().st_mode) == 0o700
-    known, again = (Keys(place.signing).of("cocos", "deb") for place in (home, back))
+    known, again = (Keys(place.signing).get("cocos", "deb") for place in (home, back))
     assert again.secret == known.secret
 
 
@@ -290,7 +290,7 @@ def test_the_rows_are_of_one_moment_before_the_files(
     on_member(monkeypatch, act)
     backup.make(home, tmp_path / "b.tar.gz")
     restore.restore(tmp_path / "b.tar.gz", Home(tmp_path / "back"))
-    assert snapshots.look(tmp_path / "back" / "polylocal.db").runs == 1
+    assert snapshots.inspect(tmp_path / "back" / "polylocal.db").runs == 1
 
 
 def fsck(folder: Path) -> str:
@@ -512,21 +512,21 @@ def test_the_folder_beside(home: Home, tmp_path: Path) -> None:
 def test_the_same_place_is_the_same_installation(home: Home, store: Store, tmp_path: Path) -> None:
     run = store.runs.find(Kind.JOB, 1)
     store.runs.transition(run, Status.RUNNING, recorded={"container_id": "c1"})
-    store.remember("bridge_port", "8000")
+    store.save_fact("bridge_port", "8000")
     before = store.installation()
     backup.make(home, tmp_path / "b.tar.gz")
     elsewhere = restore.restore(tmp_path / "b.tar.gz", Home(tmp_path / "back"))
     assert (elsewhere.is_new, elsewhere.under_way) == (True, 1)
     other = Store(tmp_path / "back" / "polylocal.db")
     assert other.installation() != before
-    assert other.recall("bridge_port") is None
+    assert other.fact("bridge_port") is None
     assert other.runs.find(Kind.JOB, 1).container_id == "0" * 64
     other.close()
     store.close()
     home.root.rename(tmp_path / "moved")
     assert not restore.restore(tmp_path / "b.tar.gz", home).is_new
     same = Store(home.database)
-    assert (same.installation(), same.recall("bridge_port")) == (before, "8000")
+    assert (same.installation(), same.fact("bridge_port")) == (before, "8000")
     assert same.runs.find(Kind.JOB, 1).container_id == "c1"
     same.close()
 

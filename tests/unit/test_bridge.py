@@ -93,12 +93,12 @@ def test_runs_that_an_earlier_daemon_started_on_another_network_still_reach_it(
 def test_each_gateway_keeps_its_port_from_one_daemon_to_the_next(engine: Engine, store: Store, tmp_path: Path) -> None:
     with socket.create_server((GATEWAYS["bridge"], 0)) as free:
         port = str(free.getsockname()[1])
-    store.remember("bridge_port", port)  # as stored by a daemon that used only one network
+    store.save_fact("bridge_port", port)  # as stored by a daemon that used only one network
     engine.has_run_on("bridge")
     opened = bridge(engine, store, tmp_path)
     opened.open()
     assert answer(f"http://{GATEWAYS['bridge']}:{port}") == "the API"
-    assert store.recall(f"bridge_port {GATEWAYS['bridge']}") == port
+    assert store.fact(f"bridge_port {GATEWAYS['bridge']}") == port
 
 
 def test_without_such_runs_nothing_else_is_listened_on(engine: Engine, store: Store, tmp_path: Path) -> None:

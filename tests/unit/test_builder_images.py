@@ -42,7 +42,7 @@ def test_others_are_built_in_the_image_of_their_kind(kind: str | None, has_image
     ],
 )
 def test_missing_tools_of_images(kind: str, image: str, lacking: str) -> None:
-    assert builder_images.lack(kind, image) == f"The image {image} lacks {lacking}"
+    assert builder_images.missing_tools(kind, image) == f"The image {image} lacks {lacking}"
     assert builder_images.advice(kind, image) == (
         f"The image {image} lacks {lacking}: name another one by `--image` (`build_image`), such as {BUILDER}, which"
         " `scripts/base-images --packages` makes"
@@ -64,7 +64,7 @@ def test_missing_tools_of_images(kind: str, image: str, lacking: str) -> None:
     ],
 )
 def test_of_other_images_nothing_is_known(kind: str, image: str) -> None:
-    assert builder_images.lack(kind, image) is None
+    assert builder_images.missing_tools(kind, image) is None
     assert builder_images.advice(kind, image) is None
 
 

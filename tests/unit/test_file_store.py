@@ -29,7 +29,7 @@ def file_store(tmp_path: Path) -> FileStore:
 
 
 def test_a_file_is_stored_under_its_sha1_and_is_readable_by_others(file_store: FileStore) -> None:
-    kept = file_store.keep(io.BytesIO(b"hello\n"))
+    kept = file_store.save(io.BytesIO(b"hello\n"))
     assert kept == Stored("f572d396fae9206628714fb2ce00f72e94f2258f", 6)
     path = file_store.path(kept.sha1)
     assert path == file_store.folder / kept.sha1
@@ -39,12 +39,12 @@ def test_a_file_is_stored_under_its_sha1_and_is_readable_by_others(file_store: F
 
 
 def test_the_same_content_is_kept_once(file_store: FileStore) -> None:
-    assert file_store.keep(io.BytesIO(b"x")) == file_store.keep(io.BytesIO(b"x"))
+    assert file_store.save(io.BytesIO(b"x")) == file_store.save(io.BytesIO(b"x"))
     assert len(list(file_store.folder.iterdir())) == 1
 
 
 def test_an_empty_file_is_a_file(file_store: FileStore) -> None:
-    assert file_store.keep(io.BytesIO()) == Stored(hashlib.sha1(b"", usedforsecurity=False).hexdigest(), 0)
+    assert file_store.save(io.BytesIO()) == Stored(hashlib.sha1(b"", usedforsecurity=False).hexdigest(), 0)
 
 
 class Broken(io.BytesIO):
@@ -62,10 +62,10 @@ class Broken(io.BytesIO):
 
 @pytest.mark.parametrize("error", [OSError("gone"), ValueError("odd"), KeyboardInterrupt()])
 def test_an_interrupted_write_leaves_nothing(file_store: FileStore, error: BaseException) -> None:
-    file_store.keep(io.BytesIO(b"before"))
+    file_store.save(io.BytesIO(b"before"))
     before = sorted(file_store.folder.iterdir())
     with pytest.raises(type(error)):
-        file_store.keep(Broken(error))
+        file_store.save(Broken(error))
     assert sorted(file_store.folder.iterdir()) == before
 
 
@@ -74,7 +74,7 @@ ODD = ["", ".", "..", "../files", "x" * 40, "A" * 40, "a" * 39, "a" * 41, "a" * 
 
 @pytest.mark.parametrize("name", ODD)
 def test_names_that_are_no_sha1_find_nothing(file_store: FileStore, name: str) -> None:
-    file_store.keep(io.BytesIO(b"x"))
+    file_store.save(io.BytesIO(b"x"))
     assert file_store.path(name) is None
 
 
@@ -88,22 +88,22 @@ def test_foreign_files_in_the_folder_are_not_found(file_store: FileStore) -> Non
 
 
 def test_a_file_is_forgotten_once_and_for_all(file_store: FileStore) -> None:
-    kept = file_store.keep(io.BytesIO(b"x"))
-    file_store.forget(kept.sha1)
-    file_store.forget(kept.sha1)
+    kept = file_store.save(io.BytesIO(b"x"))
+    file_store.remove(kept.sha1)
+    file_store.remove(kept.sha1)
     assert file_store.path(kept.sha1) is None
 
 
 def test_unfinished_files_of_another_process_are_removed_however_young(file_store: FileStore) -> None:
     """Only one daemon runs, so the writer of the file has ended."""
-    kept = file_store.keep(io.BytesIO(b"x"))
+    kept = file_store.save(io.BytesIO(b"x"))
     left = subprocess.run(
         [sys.executable, "-c", STAGES, str(file_store.folder)], capture_output=True, text=True, check=True
     ).stdout
     (file_store.folder / ".new-abcdefgh").write_bytes(b"of a version before")
     staged = file_store.stage(io.BytesIO(b"on its way"))
     assert (file_store.folder / left).exists()
-    file_store.sweep()
+    file_store.remove_temporary_files()
     assert {path.name for path in file_store.folder.iterdir()} == {kept.sha1, staged.path.name}
     assert file_store.path(file_store.commit(staged).sha1)
 
@@ -127,16 +127,16 @@ def test_unfinished_files_of_this_process_are_kept(file_store: FileStore, age_s:
             if not found:  # everything is written, but nothing is at its final path yet
                 [path] = file_store.folder.glob(".new-*")
                 os.utime(path, (time.time() - age_s,) * 2)
-                FileStore(file_store.folder).sweep()
+                FileStore(file_store.folder).remove_temporary_files()
             return found
 
-    kept = file_store.keep(Halfway(b"slow"))
+    kept = file_store.save(Halfway(b"slow"))
     assert [path.name for path in file_store.folder.iterdir()] == [kept.sha1]
 
 
 def test_concurrent_writes_result_in_one_file(file_store: FileStore) -> None:
     content, found = b"y" * (3 << 20), []
-    threads = [threading.Thread(target=lambda: found.append(file_store.keep(io.BytesIO(content)))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: found.append(file_store.save(io.BytesIO(content)))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -153,7 +153,7 @@ def test_the_file_store_contains_the_stored_files(
 ) -> None:
     file_store = FileStore(tmp_path_factory.mktemp("store"))
     for content in contents:
-        file_store.keep(io.BytesIO(content))
+        file_store.save(io.BytesIO(content))
     held = {path.name: path.read_bytes() for path in file_store.folder.iterdir()}
     assert held == {hashlib.sha1(content, usedforsecurity=False).hexdigest(): content for content in contents}
 
@@ -233,7 +233,7 @@ def test_a_file_system_without_links_leaves_a_copy_to_be_made(
     monkeypatch.setattr(os, "link", refuse)
     for entry, file in entry_of(source, "a"):
         assert file_store.link(entry, file) is None
-        assert file_store.keep(file).size == 7
+        assert file_store.save(file).size == 7
 
 
 def test_a_link_without_room_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +251,7 @@ def test_a_link_without_room_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_where_a_folder_lies(tmp_path: Path) -> None:
     file_store = FileStore(tmp_path / "not" / "yet")
-    assert file_store.is_beside(tmp_path)
-    assert not file_store.is_beside(Path("/proc"))
-    assert not file_store.is_beside(tmp_path / "nothing")
+    assert file_store.is_on_file_system_of(tmp_path)
+    assert not file_store.is_on_file_system_of(Path("/proc"))
+    assert not file_store.is_on_file_system_of(tmp_path / "nothing")
     assert file_store.free_bytes() > 0

@@ -34,15 +34,15 @@ def taught(folder: Path, **handlers: str) -> Path:
     ],
 )
 def test_machines_have_the_names_that_abf_gives_them(machine: str, name: str, tmp_path: Path) -> None:
-    assert arches.own(machine) == name
+    assert arches.native(machine) == name
     assert arches.buildable(machine, tmp_path) == [name]
     assert arches.engine_platform(name, machine) is None
 
 
 def test_the_default_is_this_machine(tmp_path: Path) -> None:
-    assert arches.own() == arches.own(platform.machine())
-    assert arches.buildable(binfmt=tmp_path)[0] == arches.own()
-    assert arches.engine_platform(arches.own()) is None
+    assert arches.native() == arches.native(platform.machine())
+    assert arches.buildable(binfmt=tmp_path)[0] == arches.native()
+    assert arches.engine_platform(arches.native()) is None
 
 
 def test_emulated_architectures_come_after_the_machines_own(tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def test_a_package_of_too_many_fields_is_refused_at_once(facts: Read) -> None:
 def test_a_control_archive_is_not_read_into_memory_whatever_its_size(
     facts: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(debs, "_MOST_UNPACKED", 100)
+    monkeypatch.setattr(debs, "_MAX_UNPACKED", 100)
     with pytest.raises(PackageError, match="its `control.tar` has more than"):
         facts(package(CONTROL, ""), "x.deb")
 

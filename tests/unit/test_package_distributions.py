@@ -93,7 +93,7 @@ def test_the_bytes_of_the_metadata_survive_a_database_of_texts(
 
 def test_metadata_that_is_too_large_is_no_file_of_its_own(about: About, monkeypatch: pytest.MonkeyPatch) -> None:
     """A truncated file would have a different digest."""
-    monkeypatch.setattr(distributions, "_MOST_METADATA", 100)
+    monkeypatch.setattr(distributions, "_MAX_METADATA", 100)
     head = b"Name: x\nVersion: 1\n\n"
     assert "metadata" in about("x-1-py3-none-any.whl", with_metadata(head.ljust(100)))
     assert about("x-1-py3-none-any.whl", with_metadata(head.ljust(101))) == {"name": "x", "version": "1"}

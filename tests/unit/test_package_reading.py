@@ -298,7 +298,7 @@ def test_of_a_huge_debian_source_only_the_beginning_is_read(tmp_path: Path) -> N
 
 
 def test_an_archive_of_many_files_is_looked_through_to_a_limit(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributions, "_MOST_MEMBERS", 10)
+    monkeypatch.setattr(distributions, "_MAX_MEMBERS", 10)
     last = {"x-1/PKG-INFO": metadata(Name="x", Version="1")}
     found = read("x-1.tar.gz", make_tar({**{f"x-1/{n}": b"" for n in range(9)}, **last}))
     assert found == Description("x", "source", None, "1", "")
@@ -308,7 +308,7 @@ def test_an_archive_of_many_files_is_looked_through_to_a_limit(read: Read, monke
 
 
 def test_an_archive_of_many_bytes_is_looked_through_to_a_limit(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributions, "_MOST_UNPACKED", 1 << 20)
+    monkeypatch.setattr(distributions, "_MAX_UNPACKED", 1 << 20)
     last = {"x-1/PKG-INFO": metadata(Name="x", Version="1")}
     found = read("x-1.tar.gz", make_tar({"x-1/data": bytes(1 << 19), **last}))
     assert found == Description("x", "source", None, "1", "")

@@ -23,7 +23,7 @@ from polylocal.errors import PackageError
 from polylocal.files.folders import remove_tree
 from polylocal.packages import repositories
 from polylocal.packages.file_store import FileStore
-from polylocal.packages.repositories import Shelf, write
+from polylocal.packages.repositories import FolderContent, write
 from polylocal.packages.signing import Key
 
 Keep = Callable[[bytes], Path]
@@ -39,7 +39,7 @@ def keep(tmp_path: Path) -> Keep:
 
 def keeper(folder: Path) -> Keep:
     file_store = FileStore(folder)
-    return lambda content: folder / file_store.keep(io.BytesIO(content)).sha1
+    return lambda content: folder / file_store.save(io.BytesIO(content)).sha1
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_the_layout_is_that_of_the_documents() -> None:
 
 def test_a_flat_repository_for_apt(keep: Keep, place: Path) -> None:
     files = {"hello_1.0-1_all.deb": keep(deb("hello", "1.0-1")), "more_2.0_all.deb": keep(deb("more", "2.0"))}
-    write([Shelf(place, files, "deb")])
+    write([FolderContent(place, files, "deb")])
     assert names(place) == {*files, *FLAT, "pool"}
     text = (place / "Packages").read_text()
     stanzas = [dict(line.split(": ", 1) for line in part.splitlines()) for part in text.strip().split("\n\n")]
@@ -125,14 +125,14 @@ def test_a_flat_repository_for_apt(keep: Keep, place: Path) -> None:
 
 
 def test_an_empty_repository_is_valid(place: Path) -> None:
-    write([Shelf(place, {}, "deb")])
+    write([FolderContent(place, {}, "deb")])
     assert names(place) == FLAT
     assert (place / "Packages").read_bytes() == b""
 
 
 def test_two_versions_of_a_package_may_lie_side_by_side(keep: Keep, place: Path) -> None:
     files = {f"hello_{version}_all.deb": keep(deb("hello", version)) for version in ("1.0-1", "2.0-1")}
-    write([Shelf(place, files, "deb")])
+    write([FolderContent(place, files, "deb")])
     assert (place / "Packages").read_text().count("Package: hello\n") == 2
 
 
@@ -142,7 +142,7 @@ def test_debian_sources_have_an_index(keep: Keep, place: Path) -> None:
     text = dsc("hello", "1.0", "hello_1.0.tar.xz").replace(f"{'0' * 32} 1", f"{md5} {len(tar)}")
     text = text.replace("Version:", "Binary: hello\nMaintainer: A <a@b.c>\nArchitecture: all\nVersion:")
     files = {"hello_1.0.dsc": keep(text.encode()), "hello_1.0.tar.xz": keep(tar)}
-    write([Shelf(place, files, "deb")])
+    write([FolderContent(place, files, "deb")])
     assert names(place) == {*files, *FLAT, "Sources", "Sources.gz", "pool"}
     sources = (place / "Sources").read_text()
     assert "Package: hello\n" in sources
@@ -152,10 +152,10 @@ def test_debian_sources_have_an_index(keep: Keep, place: Path) -> None:
 
 
 def test_a_broken_package_is_not_published(keep: Keep, place: Path) -> None:
-    write([Shelf(place, {"a.deb": keep(deb("a", "1"))}, "deb")])
+    write([FolderContent(place, {"a.deb": keep(deb("a", "1"))}, "deb")])
     before = os.readlink(place)
     with pytest.raises(PackageError, match=r"a\.deb is no Debian package"):
-        write([Shelf(place, {"a.deb": keep(b"no package")}, "deb")])
+        write([FolderContent(place, {"a.deb": keep(b"no package")}, "deb")])
     assert os.readlink(place) == before
     assert around(place) == {"release", before}
 
@@ -170,7 +170,7 @@ def test_a_simple_index_for_pip(keep: Keep, place: Path) -> None:
         "other-2+local-py3-none-any.whl": wheel("other", "2+local"),
         "data.tar.gz": gzip.compress(b"\0" * 10240),  # a tar archive without metadata is not a distribution
     }
-    write([Shelf(place, {name: keep(content) for name, content in contents.items()}, "pypi")])
+    write([FolderContent(place, {name: keep(content) for name, content in contents.items()}, "pypi")])
     assert names(place) == {*contents, *SIMPLE, "pool"}
     assert links(place / "simple" / "index.html") == [
         ({"href": "hello-world/"}, "hello-world"),
@@ -196,21 +196,21 @@ def test_a_simple_index_for_pip(keep: Keep, place: Path) -> None:
     [("Hello", "hello"), ("a_b", "a-b"), ("a.b", "a-b"), ("a-_.b", "a-b"), ("A__B--c", "a-b-c"), ("x1", "x1")],
 )
 def test_names_are_normalised(keep: Keep, place: Path, name: str, normalised: str) -> None:
-    write([Shelf(place, {"x.whl": keep(wheel(name, "1"))}, "pypi")])
+    write([FolderContent(place, {"x.whl": keep(wheel(name, "1"))}, "pypi")])
     assert names(place / "simple") == {*PAGES, normalised}
 
 
 @pytest.mark.parametrize("name", ['"><script>', "<b>x</b>", "a&b", "a?b#c"])
 def test_the_name_of_a_distribution_is_no_markup(keep: Keep, place: Path, name: str) -> None:
     with pytest.raises(PackageError):
-        write([Shelf(place, {"x-1-py3-none-any.whl": keep(wheel_named(name))}, "pypi")])
+        write([FolderContent(place, {"x-1-py3-none-any.whl": keep(wheel_named(name))}, "pypi")])
     assert not place.exists()
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".", "../x", "simple/../../x", ""])
 def test_the_name_of_a_distribution_leads_nowhere_else(keep: Keep, place: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(PackageError):
-        write([Shelf(place, {"x-1-py3-none-any.whl": keep(wheel_named(name))}, "pypi")])
+        write([FolderContent(place, {"x-1-py3-none-any.whl": keep(wheel_named(name))}, "pypi")])
     assert pages(tmp_path) == []
 
 
@@ -218,7 +218,7 @@ def test_the_name_of_a_distribution_is_no_path_from_the_root(keep: Keep, place: 
     outside = Path(f"/tmp/outside{os.getpid()}")  # only letters and digits, since a name is normalised
     try:
         with pytest.raises(PackageError):
-            write([Shelf(place, {"x-1-py3-none-any.whl": keep(wheel_named(str(outside)))}, "pypi")])
+            write([FolderContent(place, {"x-1-py3-none-any.whl": keep(wheel_named(str(outside)))}, "pypi")])
         assert not outside.exists()
     finally:
         remove_tree(outside)
@@ -234,7 +234,7 @@ def test_no_kind_of_package_leads_out_of_an_index(keep: Keep, place: Path, tmp_p
         "x-1-py3-none-any.whl": make_zip({"x-1.dist-info/METADATA": said}),
     }
     with nullcontext() if name == "x.dsc" else pytest.raises(PackageError, match="is no name of a Python package"):
-        write([Shelf(place, {name: keep(contents[name])}, "pypi")])
+        write([FolderContent(place, {name: keep(contents[name])}, "pypi")])
     assert not outside.exists()
     assert names(tmp_path) == {"files", "downloads"}
 
@@ -243,7 +243,7 @@ def test_packages_of_other_kinds_lie_beside_those_of_python(keep: Keep, place: P
     """A build may leave files that are not for pip. They are not read."""
     others = {"x_1_all.deb": deb("x", "1"), "x-1.rpm": b"no rpm", "x.dsc": b"nor this", "x_1.orig.tar.xz": b"\0"}
     files = {**others, "a-1-py3-none-any.whl": wheel("a", "1")}
-    write([Shelf(place, {name: keep(content) for name, content in files.items()}, "pypi")])
+    write([FolderContent(place, {name: keep(content) for name, content in files.items()}, "pypi")])
     assert names(place) == {*files, *SIMPLE, "pool"}
     assert names(place / "simple") == {*PAGES, "a"}
 
@@ -258,7 +258,7 @@ def wheel_named(name: str) -> bytes:
 
 def test_a_broken_wheel_is_not_published(keep: Keep, place: Path) -> None:
     with pytest.raises(PackageError, match=r"x\.whl"):
-        write([Shelf(place, {"x.whl": keep(b"no wheel")}, "pypi")])
+        write([FolderContent(place, {"x.whl": keep(b"no wheel")}, "pypi")])
     assert not place.exists()
     assert names(place.parent) == set()
 
@@ -267,7 +267,7 @@ def test_a_broken_wheel_is_not_published(keep: Keep, place: Path) -> None:
 
 
 def test_readers_get_a_link_to_a_readable_folder(keep: Keep, place: Path) -> None:
-    write([Shelf(place, {"a.whl": keep(wheel("a"))}, "pypi")])
+    write([FolderContent(place, {"a.whl": keep(wheel("a"))}, "pypi")])
     assert place.is_symlink()
     assert around(place) == {"release", os.readlink(place)}
     assert place.stat().st_mode & 0o777 == 0o755
@@ -292,7 +292,7 @@ CONTENTS = {
 @pytest.mark.parametrize("kind", CONTENTS)
 def test_published_files_are_readable_whatever_the_umask_is(keep: Keep, place: Path, tmp_path: Path, kind: str) -> None:
     """Package managers in builds may run as any user."""
-    write([Shelf(place, {name: keep(content) for name, content in CONTENTS[kind].items()}, kind)])
+    write([FolderContent(place, {name: keep(content) for name, content in CONTENTS[kind].items()}, kind)])
     repositories.snapshot(place, tmp_path / "media" / "cocos")
     published, taken = modes(place.resolve()), modes(tmp_path / "media" / "cocos")
     assert len(published) > len(CONTENTS[kind]) + 1  # more entries than the folder and its files: indexes
@@ -307,14 +307,14 @@ def modes(folder: Path) -> dict[tuple[str, bool], int]:
 
 def test_files_are_links_into_the_file_store(keep: Keep, place: Path) -> None:
     file = keep(wheel("a"))
-    write([Shelf(place, {"a.whl": file}, "pypi")])
+    write([FolderContent(place, {"a.whl": file}, "pypi")])
     assert (place / "a.whl").samefile(file)
 
 
 def test_an_old_version_is_replaced_and_swept(keep: Keep, place: Path) -> None:
-    write([Shelf(place, {"a-1.whl": keep(wheel("a", "1"))}, "pypi")])
+    write([FolderContent(place, {"a-1.whl": keep(wheel("a", "1"))}, "pypi")])
     first = os.readlink(place)
-    write([Shelf(place, {"a-2.whl": keep(wheel("a", "2"))}, "pypi")])
+    write([FolderContent(place, {"a-2.whl": keep(wheel("a", "2"))}, "pypi")])
     assert os.readlink(place) != first
     assert names(place) == {"a-2.whl", *SIMPLE, "pool"}
     assert around(place) == {"release", os.readlink(place)}
@@ -323,10 +323,10 @@ def test_an_old_version_is_replaced_and_swept(keep: Keep, place: Path) -> None:
 def test_a_reader_of_the_last_indexes_gets_the_files_that_they_name(keep: Keep, place: Path) -> None:
     """A file of the same name may have different content by then."""
     first, second = deb("a", "1.0"), deb("a", "1.1")
-    write([Shelf(place, {"a.deb": keep(first)}, "deb")])
+    write([FolderContent(place, {"a.deb": keep(first)}, "deb")])
     named = f"pool/{hashlib.sha1(first).hexdigest()}/a.deb"
     release, index = (place / "Release").read_text(), (place / "Packages").read_bytes()
-    write([Shelf(place, {"a.deb": keep(second)}, "deb")])
+    write([FolderContent(place, {"a.deb": keep(second)}, "deb")])
     by_hash = f"by-hash/SHA256/{hashlib.sha256(index).hexdigest()}"
     assert by_hash.rpartition("/")[2] in release
     assert not (place / named).exists()
@@ -338,8 +338,8 @@ def test_a_reader_of_the_last_indexes_gets_the_files_that_they_name(keep: Keep, 
 def test_a_path_whose_content_changes_is_never_that_of_an_earlier_generation(
     keep: Keep, place: Path, path: str
 ) -> None:
-    write([Shelf(place, {"a.deb": keep(deb("a", "1.0"))}, "deb")])
-    write([Shelf(place, {}, "deb")])
+    write([FolderContent(place, {"a.deb": keep(deb("a", "1.0"))}, "deb")])
+    write([FolderContent(place, {}, "deb")])
     assert left(place, path) == []
 
 
@@ -354,16 +354,16 @@ def test_a_home_folder_may_lie_in_a_folder_of_any_name() -> None:
 
 def test_signatures_are_for_those_who_install_and_not_for_builds(keep: Keep, place: Path, tmp_path: Path) -> None:
     """apt rejects a signature by an unknown key, even if its list of sources trusts the repository."""
-    write([Shelf(place, {"a.deb": keep(deb("a", "1.0"))}, "deb", key=Key.generate("cocos", "deb"))])
+    write([FolderContent(place, {"a.deb": keep(deb("a", "1.0"))}, "deb", key=Key.generate("cocos", "deb"))])
     assert {"Release", "InRelease"} <= names(place)
     repositories.snapshot(place, tmp_path / "taken")
     assert names(place) - names(tmp_path / "taken") == {"InRelease"}
 
 
 def test_a_reader_of_the_old_folder_can_read_on(keep: Keep, place: Path) -> None:
-    write([Shelf(place, {"a-1.whl": keep(wheel("a", "1"))}, "pypi")])
+    write([FolderContent(place, {"a-1.whl": keep(wheel("a", "1"))}, "pypi")])
     with (place / "a-1.whl").open("rb") as file, (place / "simple" / "a" / "index.html").open() as page:
-        write([Shelf(place, {}, "pypi")])
+        write([FolderContent(place, {}, "pypi")])
         assert file.read() == wheel("a", "1")
         assert "a-1.whl" in page.read()
     assert names(place) == SIMPLE
@@ -376,19 +376,19 @@ def test_leftovers_of_a_crash_are_removed_by_the_next_publication(keep: Keep, pl
     (place.parent / ".release.link").symlink_to(".release.0123456789ab")
     (place.parent / ".updates.0123456789ab").mkdir()
     (place.parent / "updates").symlink_to(".updates.0123456789ab")
-    write([Shelf(place, {"a.whl": keep(wheel("a"))}, "pypi")])
+    write([FolderContent(place, {"a.whl": keep(wheel("a"))}, "pypi")])
     assert around(place) == {"release", os.readlink(place), "updates", ".updates.0123456789ab"}
 
 
 def test_all_folders_or_none(keep: Keep, place: Path) -> None:
     second = place.parent.parent / "other" / "release"
-    write([Shelf(place, {"a-1.whl": keep(wheel("a", "1"))}, "pypi"), Shelf(second, {}, "pypi")])
+    write([FolderContent(place, {"a-1.whl": keep(wheel("a", "1"))}, "pypi"), FolderContent(second, {}, "pypi")])
     before = {folder: (os.readlink(folder), around(folder)) for folder in (place, second)}
     lost = keep(wheel("b", "1"))
     lost.unlink()
-    new = Shelf(place, {"a-2.whl": keep(wheel("a", "2"))}, "pypi")
+    new = FolderContent(place, {"a-2.whl": keep(wheel("a", "2"))}, "pypi")
     with pytest.raises(FileNotFoundError):
-        write([new, Shelf(second, {"b-1.whl": lost}, "pypi")])
+        write([new, FolderContent(second, {"b-1.whl": lost}, "pypi")])
     assert {folder: (os.readlink(folder), around(folder)) for folder in (place, second)} == before
     assert names(place) == {"a-1.whl", *SIMPLE, "pool"}
 
@@ -396,13 +396,13 @@ def test_all_folders_or_none(keep: Keep, place: Path) -> None:
 @pytest.mark.parametrize("was_there", [False, True])
 def test_a_link_that_can_not_be_turned_turns_the_others_back(keep: Keep, place: Path, was_there: bool) -> None:
     if was_there:
-        write([Shelf(place, {"a-1.whl": keep(wheel("a", "1"))}, "pypi")])
+        write([FolderContent(place, {"a-1.whl": keep(wheel("a", "1"))}, "pypi")])
     before = os.readlink(place) if was_there else None
     in_the_way = place.parent.parent / "other" / "release"
     (in_the_way / "something").mkdir(parents=True)  # a folder at the path of the link
-    new = Shelf(place, {"a-2.whl": keep(wheel("a", "2"))}, "pypi")
+    new = FolderContent(place, {"a-2.whl": keep(wheel("a", "2"))}, "pypi")
     with pytest.raises(OSError, match="director"):
-        write([new, Shelf(in_the_way, {}, "pypi")])
+        write([new, FolderContent(in_the_way, {}, "pypi")])
     assert around(place) == ({"release", before} if was_there else set())
     assert not was_there or names(place) == {"a-1.whl", *SIMPLE, "pool"}
     assert (in_the_way / "something").is_dir()
@@ -416,7 +416,7 @@ def test_a_file_with_the_name_of_an_index_is_not_overwritten_in_the_file_store(
 ) -> None:
     file = keep(b"the content of a package")
     with pytest.raises(PackageError, match="can't be published under the file name"):
-        write([Shelf(place, {name: file}, kind)])
+        write([FolderContent(place, {name: file}, kind)])
     assert not place.exists()
     assert file.read_bytes() == b"the content of a package"
 
@@ -435,7 +435,7 @@ def test_a_file_system_that_knows_no_case_does_not_mix_up_files(
     monkeypatch.setattr(os, "link", link)
     files = {"A-1-py3-none-any.whl": keep(wheel("A", "1")), "a-1-py3-none-any.whl": keep(wheel("a", "1"))}
     with pytest.raises(PackageError, match="only in upper and lower case"):
-        write([Shelf(place, files, "pypi")])
+        write([FolderContent(place, files, "pypi")])
     assert files["A-1-py3-none-any.whl"].read_bytes() == wheel("A", "1")
 
 
@@ -448,7 +448,7 @@ def test_files_of_a_file_store_on_another_disk_are_copied(place: Path, tmp_path:
     other = elsewhere / f"polylocal-test-{os.getpid()}"
     try:
         other.write_bytes(wheel("a"))
-        write([Shelf(place, {"a.whl": other}, "pypi")])
+        write([FolderContent(place, {"a.whl": other}, "pypi")])
         assert (place / "a.whl").read_bytes() == wheel("a")
     finally:
         other.unlink(missing_ok=True)
@@ -465,7 +465,7 @@ def test_any_sequence_of_publications_ends_in_exactly_what_is_wanted(
     folder = tmp_path_factory.mktemp("any")
     keep, place = keeper(folder / "files"), folder / "downloads" / "release"
     for wanted in steps:
-        write([Shelf(place, {name: keep(WHEELS[name]) for name in wanted}, "pypi")])
+        write([FolderContent(place, {name: keep(WHEELS[name]) for name in wanted}, "pypi")])
     assert content(place) == {name: WHEELS[name] for name in steps[-1]}
     projects = {name.partition("-")[0] for name in steps[-1]}
     assert names(place / "simple") == {*PAGES, *projects}

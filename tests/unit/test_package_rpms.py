@@ -512,7 +512,7 @@ def test_a_package_with_more_metadata_than_an_index_takes(write: Write) -> None:
 
 
 def test_a_package_with_more_values_than_are_read(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpm_headers, "_MOST_VALUES", 100)
+    monkeypatch.setattr(rpm_headers, "_MAX_VALUES", 100)
     values = {"basenames": ["f"] * 99, "dirnames": ["/"], "dirindexes": [0] * 99}
     with pytest.raises(PackageError, match="the header has more than 100 values"):
         rpms.about(write(**values), "x.rpm")

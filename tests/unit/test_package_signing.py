@@ -39,7 +39,7 @@ def test_a_key_is_one_that_all_readers_of_its_platform_know(kind: str | None, wa
 def test_a_key_is_generated_once_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     keys = Keys(tmp_path / "signing")
     with caplog.at_level(logging.INFO):
-        made, again = keys.of("cocos", "deb"), keys.of("cocos", "deb")
+        made, again = keys.get("cocos", "deb"), keys.get("cocos", "deb")
     assert made.secret == again.secret
     assert [record.getMessage() for record in caplog.records] == [
         f"a key was generated that signs the repositories of cocos: {made.fingerprint}"

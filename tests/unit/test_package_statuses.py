@@ -89,7 +89,7 @@ def test_every_status_has_its_own_message() -> None:
 def test_the_status_after_a_run(status: Status) -> None:
     codes = [None, 0, 1, 3, 5, 6, 127, 137, 143, 255]
     for exit_code, is_canceled, was_overdue in product(codes, (False, True), (False, True)):
-        found = statuses.of_run(status, exit_code, is_canceled=is_canceled, was_overdue=was_overdue)
+        found = statuses.status_of_run(status, exit_code, is_canceled=is_canceled, was_overdue=was_overdue)
         if not is_done(status):
             open_ones = 3000 if status in BEGUN else 2000
             assert found == (10000 if is_canceled else open_ones)
@@ -104,7 +104,7 @@ def test_the_status_after_a_run(status: Status) -> None:
 
 
 def test_no_exit_code_but_a_success_is_complete() -> None:
-    ends = {statuses.of_run("failed", code, is_canceled=False, was_overdue=False) for code in range(256)}
+    ends = {statuses.status_of_run("failed", code, is_canceled=False, was_overdue=False) for code in range(256)}
     assert BuildStatus.COMPLETE not in ends
 
 
@@ -112,6 +112,6 @@ def test_statuses_of_runs_are_reachable_in_the_table() -> None:
     for status in Status:
         for code in (0, 1, 5, 6):
             for is_canceled in (False, True):
-                found = statuses.of_run(status, code, is_canceled=is_canceled, was_overdue=False)
+                found = statuses.status_of_run(status, code, is_canceled=is_canceled, was_overdue=False)
                 before = {10000} if is_canceled else {2000, 3000}
                 assert found in before or any((source, found) in pairs() for source in before)

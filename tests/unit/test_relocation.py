@@ -98,7 +98,7 @@ def test_a_home_of_the_version_before_is_taken_over(home: Home, opened: Opened) 
         row["project"] for row in rows(home) if before.get(row["pk"])
     }
     assert relocate(home, store) == 0
-    assert store.runs.named(store.projects.get("root", "zoo"), Kind.JOB, "4").status == "succeeded"
+    assert store.runs.by_name(store.projects.get("root", "zoo"), Kind.JOB, "4").status == "succeeded"
 
 
 def test_a_name_that_was_given_away_leads_to_nothing_of_the_project_before(home: Home, opened: Opened) -> None:

@@ -86,7 +86,7 @@ class _Source:
     def _text(self, name: str) -> str | None:
         if name not in self.files:
             return None
-        return self.code.read(self.commit, name, recipes.MOST_BYTES, follows=True).decode("utf-8", "replace")
+        return self.code.read(self.commit, name, recipes.MAX_BYTES, follows=True).decode("utf-8", "replace")
 
     @cached_property
     def python_version(self) -> str | None:
@@ -208,7 +208,7 @@ def _add_problems(wanted: _NamedRows, fields: Json, context: ApiContext) -> None
     if build_for and platform and platform.is_main and platform.id != build_for.id:
         problems.append("Build for platform Only the primary platform can be selected for the main repository!")
     if build_for and kinds.is_rpm(build_for.distrib_type) and not extra.has("rpmfile"):
-        problems.append(f"Build for platform {build_for.name}: {extra.lack('an rpm package')}")
+        problems.append(f"Build for platform {build_for.name}: {extra.install_hint('an rpm package')}")
     if build_for and not build_for.is_main:
         problems.append('Build for platform Type of platform in "build_for_platform" should be "main"')
     if build_for and wanted.include_repos:
@@ -311,7 +311,7 @@ def _command(build_for: Platform, source: _Source) -> str:
     try:
         recipe = source.recipe
     except InvalidInput:
-        return recipes.complaint(f"{recipes.FILE} has more than {recipes.MOST_BYTES} bytes")
+        return recipes.complaint(f"{recipes.FILE} has more than {recipes.MAX_BYTES} bytes")
     except NotFound:
         return recipes.complaint(f"{recipes.FILE} is a link to no file of the code")
     pyproject, problem, version = None, None, None

@@ -243,7 +243,7 @@ class Authenticator:
         users = self._context.store.users
         if not secret:
             return self._by_token(request, name)
-        user = users.known_as(name)
+        user = users.by_name_or_address(name)
         by_token = users.by_token(secret)
         if by_token and user and by_token.user.id == user.id:
             return self._check_user(request, by_token)

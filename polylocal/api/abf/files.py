@@ -98,7 +98,7 @@ def download(call: AbfCall) -> Response:
 
 
 def _check_rights(call: AbfCall, platform_name: str) -> None:
-    platform = call.store.platforms.named(platform_name)
+    platform = call.store.platforms.by_name(platform_name)
     if not platform.is_open and call.user_or_none is None:
         raise NotAuthenticated
     if not platform.is_open:
@@ -184,7 +184,7 @@ def _file(call: AbfCall, path: Path, media: str | None = None) -> Response:
 
 def _is_open(platform: str, store: Store) -> bool:
     try:
-        return store.platforms.named(platform).is_open
+        return store.platforms.by_name(platform).is_open
     except NotFound:
         return False
 

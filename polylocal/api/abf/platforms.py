@@ -63,7 +63,7 @@ def key(call: AbfCall) -> Json | Response:
     """The public key that verifies the repositories of a platform. It is generated if it does not exist."""
     platform = _find_platform(call)
     try:
-        found = signing.Keys(call.context.home.signing).of(platform.name, platform.distrib_type)
+        found = signing.Keys(call.context.home.signing).get(platform.name, platform.distrib_type)
     except PackageError as error:
         return failure("platform", str(error))
     return {"platform": {**pick(platform, "id name"), "fingerprint": found.fingerprint, "key": found.public}}
@@ -227,7 +227,7 @@ def set_lock(is_locked: bool, call: AbfCall) -> Json:
     repository = _find_managed(call)
     call.store.platforms.update_repository(repository, {"is_locked": is_locked})
     if not is_locked:
-        call.store.build_lists.hint()
+        call.store.build_lists.notify()
     action = "added" if is_locked else "removed"
     return success("repository", repository.id, f"'.repo.lock' file has been {action} successfully")
 

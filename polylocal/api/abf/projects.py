@@ -25,12 +25,12 @@ def show(call: AbfCall) -> Json:
     platforms = call.store.platforms
     owner = call.store.users.by_id(project.user_id)
     statistics = call.store.build_lists.figures(project)
-    return {_SUBJECT: shapes.project_detail(project, owner, call.base, platforms.holding(project), statistics)}
+    return {_SUBJECT: shapes.project_detail(project, owner, call.base, platforms.repositories_of(project), statistics)}
 
 
 def get_id(call: AbfCall) -> Json:
     """A project by owner and name, in any case."""
-    owner = call.store.users.known_as(call.query("owner") or "")
+    owner = call.store.users.by_name_or_address(call.query("owner") or "")
     if owner is None:
         raise NotFound
     name = call.query("name") or ""
@@ -67,7 +67,7 @@ def create(call: AbfCall) -> Json | Response:
         return failure(_SUBJECT, "Project has not been created", "Name has already been taken")
     call.context.repository(project).create(project.default_branch)
     platforms = call.store.platforms
-    personal = platforms.named(f"{owner.username}_personal")
+    personal = platforms.by_name(f"{owner.username}_personal")
     platforms.add_project(platforms.repositories([personal.id])[0], project)
     call.store.activities.add(call.user, "created", project)
     return success(_SUBJECT, project.id, "Project has been created successfully")

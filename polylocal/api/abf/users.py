@@ -21,7 +21,7 @@ def show(call: AbfCall) -> Json:
     word = call.parameter("user")
     if word.isascii() and word.isdigit():
         return {"user": _person(call.store.users.by_id(int(word[:18])), call.base, call.store)}
-    found = call.store.users.known_as(word)
+    found = call.store.users.by_name_or_address(word)
     if found is None or found.username.lower() != word.lower():
         raise NotFound
     return {"user": _person(found, call.base, call.store)}
@@ -45,7 +45,7 @@ def _search(call: AbfCall, kind: str, word: str) -> list[Json]:
     if kind == "groups":
         return []
     if kind == "users":
-        return [shapes.member(user) for user in call.store.users.like(word, call.page)]
+        return [shapes.member(user) for user in call.store.users.search(word, call.page)]
     if kind == "platforms":
         return list(map(shapes.platform_block, call.store.platforms.page(call.user, call.page, name_like=word)))
     projects = call.store.projects.readable(call.user, call.page, name_like=word)

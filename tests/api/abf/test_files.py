@@ -18,7 +18,7 @@ from packages_support import deb
 from pysequoia import Cert, Sig, verify
 from rpms_support import rpm
 
-from polylocal.packages.repositories import Shelf, write
+from polylocal.packages.repositories import FolderContent, write
 from polylocal.packages.signing import Key
 
 from ..conftest import on_loopback
@@ -233,7 +233,7 @@ def shelve(farm: Farm, number: int) -> str:
     below = "rosa2012/repository/turning/main/release"
     source = farm.context.home.root / f"note-{number}"
     source.write_text(f"{number}\n" * (number + 1))
-    write([Shelf(farm.context.home.downloads / below, {"note.txt": source}, "pypi")])
+    write([FolderContent(farm.context.home.downloads / below, {"note.txt": source}, "pypi")])
     return below
 
 
@@ -262,7 +262,7 @@ def test_every_publication_has_another_tag(farm: Farm) -> None:
     for letter in "abc":
         source = farm.context.home.root / letter
         source.write_text(letter)
-        write([Shelf(farm.context.home.downloads / below, {"x": source}, "pypi")])
+        write([FolderContent(farm.context.home.downloads / below, {"x": source}, "pypi")])
         path = f"{below}/simple/index.html"
         found = farm.nobody.http.get(f"/downloads/{path}", headers={"If-None-Match": tags[-1] if tags else '"none"'})
         assert found.status_code == 200
@@ -313,7 +313,7 @@ def test_a_file_that_an_earlier_index_names_is_served_after_a_publication(farm: 
     for number, content in enumerate(contents):
         source = farm.context.home.root / f"deb-{number}"
         source.write_bytes(content)
-        write([Shelf(farm.context.home.downloads / below, {"a.deb": source}, "deb")])
+        write([FolderContent(farm.context.home.downloads / below, {"a.deb": source}, "deb")])
         [named] = re.findall(r"^Filename: \./(.*)$", download(farm.nobody, f"{below}/./Packages").text, re.M)
         release = download(farm.nobody, f"{below}/Release").text
         hashes = re.findall(r"^ ([0-9a-f]{64}) ", release, re.M)
@@ -349,7 +349,7 @@ def test_a_client_gets_the_signature_of_the_metadata_that_it_has_read(farm: Farm
     for number in range(3):
         source = farm.context.home.root / f"rpm-{number}"
         source.write_bytes(rpm("tool", f"1.{number}"))
-        write([Shelf(farm.context.home.downloads / below, {f"tool-{number}.rpm": source}, "dnf", key=key)])
+        write([FolderContent(farm.context.home.downloads / below, {f"tool-{number}.rpm": source}, "dnf", key=key)])
         if read:
             signature = download(farm.nobody, f"{below}/repodata/repomd.xml.asc")
             assert is_signed(read[-1], signature.content, key)
@@ -364,7 +364,7 @@ def test_a_client_gets_the_signature_of_the_metadata_that_it_has_read(farm: Farm
 def test_a_client_without_metadata_gets_the_current_signature(farm: Farm) -> None:
     below = "rosa2012/repository/x86_64/main/release"
     key = Key.generate("rosa2012", "deb")
-    write([Shelf(farm.context.home.downloads / below, {}, "dnf", key=key)])
+    write([FolderContent(farm.context.home.downloads / below, {}, "dnf", key=key)])
     signature = download(farm.nobody, f"{below}/repodata/repomd.xml.asc").content
     assert is_signed((farm.context.home.downloads / below / "repodata" / "repomd.xml").read_bytes(), signature, key)
     assert download(farm.nobody, f"{below.replace('main', 'other')}/repodata/repomd.xml.asc").status_code == 404

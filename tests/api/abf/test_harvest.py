@@ -15,7 +15,7 @@ HOST = "http://127.0.0.1"
 
 def keep(farm: Farm, content: bytes, name: str) -> str:
     """Store a file in the file store, and return its sha1."""
-    kept = farm.context.file_store.keep(io.BytesIO(content))
+    kept = farm.context.file_store.save(io.BytesIO(content))
     farm.store.files.add(kept.sha1, name, kept.size, farm.store.users.get("ivan"))
     return kept.sha1
 

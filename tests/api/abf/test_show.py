@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from polylocal.statuses import Status
-from polylocal.store.build_lists import Harvest
+from polylocal.store.build_lists import BuildResults
 
 from .farm import CODE, FORBIDDEN, Farm, Json
 
@@ -102,7 +102,7 @@ def test_why_it_was_not_published(farm: Farm) -> None:
         "Completed",
         details=None,
         recorded={"exit_code": 0},
-        harvest=Harvest(),
+        results=BuildResults(),
         is_newer=lambda mine, published, equal: True,
     )
     words = (
