@@ -125,7 +125,7 @@ def raw_engine(engine_address: str) -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture
-def swept(engine_address: str) -> Iterator[list[str]]:
+def to_sweep(engine_address: str) -> Iterator[list[str]]:
     """A list for ids of installations, whose containers and images are removed at the end of the test."""
     installations: list[str] = []
     yield installations

@@ -15,7 +15,7 @@ Starter = Callable[..., Daemon]
 
 
 @pytest.fixture
-def start(tmp_path: Path, swept: list[str]) -> Iterator[Starter]:
+def start(tmp_path: Path, to_sweep: list[str]) -> Iterator[Starter]:
     """Start daemons on the test's home folder, one after the other. The last one is killed at the end."""
     home = tmp_path / "home"
     started: list[Daemon] = []
@@ -24,8 +24,8 @@ def start(tmp_path: Path, swept: list[str]) -> Iterator[Starter]:
         daemon = start_daemon(home, *flags, env=env)
         started.append(daemon)
         store = Store(home / "polylocal.db")
-        if store.installation() not in swept:
-            swept.append(store.installation())
+        if store.installation() not in to_sweep:
+            to_sweep.append(store.installation())
         store.close()
         return daemon
 
@@ -36,7 +36,7 @@ def start(tmp_path: Path, swept: list[str]) -> Iterator[Starter]:
 
 @pytest.fixture(scope="module")
 def shared_start(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
-    """Like `start`, for modules whose tests may share a home folder. See `keeping`."""
+    """Like `start`, for modules whose tests may share a home folder. See `reusable_daemon`."""
     with reusable_daemon(tmp_path_factory.mktemp("kept") / "home", engine_address) as starter:
         yield starter
 

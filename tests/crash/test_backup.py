@@ -59,7 +59,7 @@ def all_of(daemon: Daemon, run: RunReference) -> dict[str, Any]:
     }
 
 
-def test_a_backup_under_load_and_a_daemon_on_it(start, swept: list[str], tmp_path: Path, raw_engine):
+def test_a_backup_under_load_and_a_daemon_on_it(start, to_sweep: list[str], tmp_path: Path, raw_engine):
     daemon = start()
     ended = submit(daemon, job('echo "out $((6*7))"; printf "no end"; echo kept > $POLYAXON_RUN_OUTPUTS_PATH/kept'))
     finished(daemon, ended)
@@ -88,7 +88,7 @@ def test_a_backup_under_load_and_a_daemon_on_it(start, swept: list[str], tmp_pat
     home = tmp_path / "back"
     said = polylocal("restore", str(tmp_path / "b.tar.gz"), "--home", str(home))
     assert "1 run unfinished" in said
-    swept.append(installation(home))
+    to_sweep.append(installation(home))
     assert installation(home) != installation(daemon.home)
     back = start_daemon(home)
     try:

@@ -40,12 +40,12 @@ def told(client: Client, run: RunReference) -> str:
 
 
 def test_runs_of_an_earlier_daemon_still_reach_the_api_after_it_was_replaced(
-    tmp_path: Path, engine_address: str, swept: list[str]
+    tmp_path: Path, engine_address: str, to_sweep: list[str]
 ) -> None:
     home = tmp_path / "home"
     earlier = start_daemon(home, env={"POLYLOCAL_NETWORK": "bridge"})
     store = Store(home / "polylocal.db")
-    swept.append(store.installation())
+    to_sweep.append(store.installation())
     store.close()
     engine = DockerEngine(engine_address)
     try:

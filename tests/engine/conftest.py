@@ -55,10 +55,10 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def docker_bench(engine_address: str, swept: list[str]) -> Iterator[Bench]:
+def docker_bench(engine_address: str, to_sweep: list[str]) -> Iterator[Bench]:
     """The real one only, for what the fake does not pretend."""
     installation = f"test-{uuid.uuid4().hex[:8]}"
-    swept.append(installation)
+    to_sweep.append(installation)
     engine = DockerEngine(engine_address)
     yield Bench(engine, BUSYBOX, installation)
     engine.close()

@@ -108,12 +108,12 @@ def test_a_folder_that_is_gone_is_no_crash(tmp_path: Path) -> None:
 
 @pytest.mark.engine
 def test_a_helper_that_does_not_end_is_given_up(
-    engine_address: str, swept: list[str], monkeypatch: pytest.MonkeyPatch
+    engine_address: str, to_sweep: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the real engine: the helper is removed, and the engine continues as before."""
     monkeypatch.setattr(containers, "HELPER_S", 1.0)
     installation = f"test-{uuid.uuid4().hex[:8]}"
-    swept.append(installation)
+    to_sweep.append(installation)
 
     def helper(cmd: str) -> ContainerPlan:
         name = f"plx-helper-{uuid.uuid4().hex[:8]}"
