@@ -1,3 +1,5 @@
+"""Time stamps: format, parsing, and monotonic order."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone

@@ -1,3 +1,5 @@
+"""The plan of a container, from a run and its specification."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Free disk space, shortages of resources, and sizes of files."""
+
 from __future__ import annotations
 
 import errno

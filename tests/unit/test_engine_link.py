@@ -1,3 +1,5 @@
+"""Waiting for an engine that does not answer."""
+
 from __future__ import annotations
 
 import logging

@@ -1,3 +1,5 @@
+"""Events of the engine about the end of containers."""
+
 from __future__ import annotations
 
 import threading

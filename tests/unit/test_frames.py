@@ -1,3 +1,5 @@
+"""The frames of the engine's output stream: splitting, joining and time stamps."""
+
 from __future__ import annotations
 
 import pytest

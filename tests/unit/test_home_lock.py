@@ -1,3 +1,5 @@
+"""The lock of the home folder, and the announcement of the running daemon."""
+
 from __future__ import annotations
 
 import os

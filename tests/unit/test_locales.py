@@ -1,3 +1,5 @@
+"""The choice of a locale that the image has."""
+
 from __future__ import annotations
 
 import struct

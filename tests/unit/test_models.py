@@ -1,3 +1,5 @@
+"""The sections of a polyaxonfile: accepted and refused values."""
+
 from __future__ import annotations
 
 from typing import Any

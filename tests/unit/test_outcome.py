@@ -1,3 +1,5 @@
+"""The final status of a run, from the facts about its container."""
+
 from __future__ import annotations
 
 from typing import Any

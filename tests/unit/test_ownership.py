@@ -1,3 +1,5 @@
+"""Ownership of files that containers write: access before a run, and return to the daemon's user afterwards."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""Packing of a folder with code for an upload: ignore files, links, empty folders, unreadable files."""
+
 from __future__ import annotations
 
 import io

@@ -1,3 +1,5 @@
+"""Parsing of polyaxonfiles as plain data: notations, merges, line numbers."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Containers found at the start of a daemon: which ones are removed."""
+
 from __future__ import annotations
 
 from dataclasses import fields

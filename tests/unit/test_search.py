@@ -1,3 +1,5 @@
+"""Grid and random search: order, seeds, distributions."""
+
 from __future__ import annotations
 
 import json

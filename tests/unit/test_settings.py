@@ -1,3 +1,5 @@
+"""Settings: sources, precedence, refusals."""
+
 from __future__ import annotations
 
 from pathlib import Path

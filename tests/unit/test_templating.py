@@ -1,3 +1,5 @@
+"""Templates in polyaxonfiles: values, conditions, undefined names."""
+
 from __future__ import annotations
 
 import subprocess
