@@ -314,7 +314,7 @@ def _lines(file: Path) -> list[str] | None:
     except OSError as error:
         raise InvalidInput([f"{file} can't be read: {error.strerror}; nothing was uploaded"]) from error
     if data.startswith(_UTF_16) or b"\0" in data:
-        raise InvalidInput([f"{file} is not a text in UTF-8, perhaps UTF-16: save it as UTF-8; nothing was uploaded"])
+        raise InvalidInput([f"{file} is not a text in UTF-8 (perhaps UTF-16): save it as UTF-8; nothing was uploaded"])
     text = data.decode("utf-8-sig", "surrogateescape")
     return [line.removesuffix("\r") for line in text.split("\n")]
 

@@ -95,7 +95,7 @@ def test_a_name_that_no_param_has_is_a_warning(folder: Path, polylocal: Cli) -> 
     (folder / "polyaxonfile.yml").write_text(JOB.replace("hello", "{{ lrr }}"))
     answer = polylocal("run", "-c")
     assert answer.code == 0
-    assert "Warning: polyaxonfile.yml, line 6, run.cmd: `lrr` in a template is no param" in answer.err
+    assert "Warning: polyaxonfile.yml, line 6, run.cmd: `lrr` in a template is not a param" in answer.err
 
 
 def test_a_restart_takes_files_and_params(folder: Path, polylocal: Cli) -> None:

@@ -386,7 +386,7 @@ def test_packages_are_yanked_and_offered_again(published: int, polylocal: Cli, s
         (["--undo", "--reason", "x"], "--reason and --undo can't be used together"),
         (["--reason", "x" * 201], "`reason` has 201 characters; the most are 200"),
         (["--reason", "a\nb"], "`reason` must be one line"),
-        (["--reason", "a\udcff"], "an argument is no UTF-8"),
+        (["--reason", "a\udcff"], "an argument is not UTF-8"),
     ],
 )
 def test_yanking_that_is_refused(published: int, polylocal: Cli, store: Store, words: list[str], said: str) -> None:

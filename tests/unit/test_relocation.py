@@ -256,7 +256,7 @@ def test_a_failed_move_is_reported_and_nothing_is_lost(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", full)
-        with pytest.raises(SetupError, match="No space left on device; nothing is lost, start again"):
+        with pytest.raises(SetupError, match="No space left on device; nothing is lost; fix this and start again"):
             relocate(home, store)
     assert content_by_run(home) == before
     relocate(home, store)
