@@ -24,6 +24,7 @@ from polylocal.paths import Home
 users = typer.Typer(help="Manage the users of the daemon.", no_args_is_help=True)
 
 _READY_S = 30.0
+_COLOUR = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
 def start(
@@ -162,9 +163,6 @@ def revoke(name: Annotated[str, typer.Argument(help="The name of the user.")], h
     console.line(f"{count} tokens of {name} are revoked")
     if is_in_file:
         console.line(f"A new token is in {home_folder(home).token}")
-
-
-_COLOUR = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
 def _create_private(path: Path) -> BinaryIO:

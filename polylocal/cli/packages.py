@@ -31,6 +31,14 @@ _COLOURS = {BuildStatus.COMPLETE: "green", BuildStatus.PUBLISHED: "green", Build
 NumberArgument = Annotated[int, typer.Argument(help="The number of the build list.", metavar="NUMBER")]
 RepositoryArgument = Annotated[str, typer.Argument(help="`platform/repository`.", metavar="REPOSITORY")]
 ProjectArgument = Annotated[str, typer.Argument(help="`name` or `user/name`.", metavar="PROJECT")]
+_HELD = "Not published yet: {name} may be locked. `polylocal package repository unlock` continues the publication"
+_HELD_AFTER_S = 60.0
+_ONLY_SDISTS = "The build made no wheel: pip has to build the source distribution before it installs it."
+_ONLY_SOURCES = "The build made only source packages, which can't be installed."
+_HIDDEN = "The platform is hidden: write a user and a token into the addresses, as in http://USER:TOKEN@HOST/."
+_APT = "Add this line to a file in /etc/apt/sources.list.d:"
+_APT_SIGNED = "Run the first line as root to fetch the key; add the second to a file in /etc/apt/sources.list.d:"
+_DNF = "Add these lines to a file in /etc/yum.repos.d:"
 
 
 @contextmanager
@@ -187,9 +195,6 @@ def build(
     raise typer.Exit(0 if has_succeeded(ended, publish_it) else 1)
 
 
-_HELD = "Not published yet: {name} may be locked. `polylocal package repository unlock` continues the publication"
-
-
 def _describe(folder: Path, project: str) -> str | None:
     """`git describe` of a local folder, since an upload does not contain its tags; None without a tag."""
     from polylocal.git import version_tags
@@ -213,12 +218,9 @@ def _follow(api: PackagesClient, number: int, *, quiet: bool = False) -> Json:
 
 
 def _is_held(found: Json) -> bool:
-    """Whether a publication waits for a locked repository. Somebody has to unlock it, which may take days."""
+    """Whether a publication waits for a locked repository. It may stay locked for days."""
     waits = found["status"] == BuildStatus.PUBLISHING
     return waits and time.time() - float(found["updated_at"]) > _HELD_AFTER_S
-
-
-_HELD_AFTER_S = 60.0
 
 
 @app.command("ls")
@@ -366,14 +368,6 @@ def _say_how_to_install(api: PackagesClient, found: Json, url: str) -> None:
     console.say(label, "dim")
     for line in lines:
         console.line(line)
-
-
-_ONLY_SDISTS = "The build made no wheel: pip has to build the source distribution before it installs it."
-_ONLY_SOURCES = "The build made only source packages, which can't be installed."
-_HIDDEN = "The platform is hidden: write a user and a token into the addresses, as in http://USER:TOKEN@HOST/."
-_APT = "Add this line to a file in /etc/apt/sources.list.d:"
-_APT_SIGNED = "Run the first line as root to fetch the key; add the second to a file in /etc/apt/sources.list.d:"
-_DNF = "Add these lines to a file in /etc/yum.repos.d:"
 
 
 def _has_only_sources(found: Json) -> bool:

@@ -58,6 +58,8 @@ SecretsOption = Annotated[
     bool, typer.Option("--my-secrets", help="Use your own secrets, not those of the user who wrote the polyaxonfile.")
 ]
 LogsOption = Annotated[bool, typer.Option("--logs", "-l", help="Follow the logs of the build and of the run.")]
+# the folder of the first file; the files and options that override the original's polyaxonfile
+_Changes = tuple[Path | None, files.Written | None]
 
 
 def run(
@@ -378,10 +380,6 @@ def _follow(api: Client, run: RunReference) -> int:
         return 130
     following.summary(api, run, found)
     return following.exit_code(found)
-
-
-# the folder of the first file; the files and options that override the original's polyaxonfile
-_Changes = tuple[Path | None, files.Written | None]
 
 
 def _changes(paths: list[Path] | None, params: list[str] | None, env: list[str] | None) -> _Changes:

@@ -23,6 +23,7 @@ from polylocal.text import visible
 
 _NOISY = ("uvicorn", "urllib3", "docker", "watchfiles", "httpx2")
 _RUN = re.compile(r"run=(\w+/\d+)")
+_NAMES = {"levelname": "level", "name": "logger", "exc_info": "exception", "stack_info": "stack"}
 
 
 def configure(settings: Settings, *, on_screen: bool = True) -> None:
@@ -57,9 +58,6 @@ class _TextFormatter(logging.Formatter):
 
     def formatStack(self, stack_info: str) -> str:
         return "    " + visible.message(super().formatStack(stack_info))
-
-
-_NAMES = {"levelname": "level", "name": "logger", "exc_info": "exception", "stack_info": "stack"}
 
 
 class _LineFormatter(JsonFormatter):

@@ -23,6 +23,7 @@ from polylocal.store import snapshots
 
 _CHUNK = 1 << 18
 _MANIFEST_BYTES = 1 << 20
+_FILES = (Home(Path()).database.name, Home(Path()).token.name, Home(Path()).settings.name)
 
 
 @dataclass(frozen=True)
@@ -242,9 +243,6 @@ def _copy(content: io.RawIOBase, file: IO[bytes], length: int) -> int:
         else:
             file.write(chunk)
     return length - left
-
-
-_FILES = (Home(Path()).database.name, Home(Path()).token.name, Home(Path()).settings.name)
 
 
 def _accept_database(unpacked: Home, manifest: Manifest, place: Path, file: Path) -> tuple[snapshots.Snapshot, bool]:

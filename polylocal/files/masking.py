@@ -12,6 +12,7 @@ MIN_HIDDEN = 8  # characters; shorter values occur in ordinary text, and are not
 
 
 Span = tuple[int, int]  # start, and end (exclusive)
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 class Mask:
@@ -122,6 +123,3 @@ def _in_base64(raw: bytes) -> Iterator[bytes]:
 def _with_lower_case_escapes(quoted: str) -> str:
     first, *others = quoted.split("%")
     return "%".join([first, *(other[:2].lower() + other[2:] for other in others)])
-
-
-_URL_SAFE = bytes.maketrans(b"+/", b"-_")

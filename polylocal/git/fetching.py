@@ -18,6 +18,10 @@ from polylocal.system import processes
 
 FETCH_S = 600  # most seconds for a fetch
 _FETCHED = "refs/polylocal/fetched"  # a fetched commit, until the fetch is complete
+# git's variables about connections, not about this repository
+_CONNECTION_VARIABLE = re.compile(r"GIT_(SSL|SSH|PROXY|ASKPASS|HTTP|CONFIG|CURL|TRACE)").match
+# variables about the network that contain no credentials
+_NETWORK_VARIABLE = re.compile(r"PATH$|SSL_|GIT_SSL|CURL_CA|(http|https|all|no)_proxy$", re.IGNORECASE).match
 
 
 @dataclass(frozen=True)
@@ -149,18 +153,13 @@ class Fetch:
             self._code.git("update-ref", kept, commit)
 
 
-# git's variables about connections, not about this repository
-_REACHES = re.compile(r"GIT_(SSL|SSH|PROXY|ASKPASS|HTTP|CONFIG|CURL|TRACE)").match
-
-# variables about the network that contain no credentials
-_LEADS = re.compile(r"PATH$|SSL_|GIT_SSL|CURL_CA|(http|https|all|no)_proxy$", re.IGNORECASE).match
-
-
 def _environment(with_keys: bool) -> dict[str, str]:
     """The environment for a fetch: the user's proxies and certificates and, `with_keys`, credentials."""
-    mine = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or _REACHES(name)}
+    mine = {
+        name: value for name, value in os.environ.items() if not name.startswith("GIT_") or _CONNECTION_VARIABLE(name)
+    }
     if not with_keys:
-        mine = {name: value for name, value in mine.items() if _LEADS(name)}
+        mine = {name: value for name, value in mine.items() if _NETWORK_VARIABLE(name)}
         mine = remotes.without_proxies(mine) | command.ENVIRONMENT
     ssh = remotes.SSH if with_keys else remotes.SSH_WITHOUT_KEYS
     return {**mine, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8", "GIT_SSH_COMMAND": ssh}

@@ -21,6 +21,8 @@ _NAME = 300  # most bytes of a folder entry, on average
 _MAX_CACHED = 4096  # cached results
 _LINK = b"160000"  # mode of a submodule, which is checked out as an empty folder
 _FOLDER = b"40000"
+_TOO_LONG = f"The code contains a path of more than {MAX_PATH} bytes."
+_ADVICE = "Leave out what the code does not need, or raise the setting."
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,6 @@ def _measure(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | 
     if size.longest > MAX_PATH:
         raise InvalidInput([_TOO_LONG])
     return size
-
-
-_TOO_LONG = f"The code contains a path of more than {MAX_PATH} bytes."
-_ADVICE = "Leave out what the code does not need, or raise the setting."
 
 
 def _too_many(limits: Limits) -> InvalidInput:

@@ -26,6 +26,8 @@ _PLAIN_NAME = re.compile(r"(?!--)[^\"'\\$]+")
 _MAX_DEPTH = 10  # levels of nested substitutions
 
 Problems = list[tuple[tuple[str | int, ...], str]]
+_REFUSED = {"\n": "a line end", "\r": "a carriage return", "\0": "a NUL character"}
+_QUOTING = "\"'\\$"
 
 
 def instruction(name: object, value: object) -> str:
@@ -59,9 +61,6 @@ def problem(name: object, value: object) -> str:
     if size > MAX_LINE:
         return f"`{name[:100]}` takes {size} bytes, and a line of a Dockerfile has at most {MAX_LINE}."
     return ""
-
-
-_REFUSED = {"\n": "a line end", "\r": "a carriage return", "\0": "a NUL character"}
 
 
 def problems(variables: Sequence[Sequence[Any]] | None) -> Problems:
@@ -156,9 +155,6 @@ def _value(part: _Substitution, variables: Mapping[str, str]) -> str:
     if part.operator.endswith("-") and not is_set:
         return _fill(part.word, variables)
     return value or ""
-
-
-_QUOTING = "\"'\\$"
 
 
 def _escape_name(name: str) -> str:

@@ -27,6 +27,13 @@ _END_OF_ITEM = "(exit $?)"
 
 
 _Edit = tuple[int, int, str]  # start, end, replacement
+_SIGNS = re.compile(r"""[\\\n'"`#$(){}<]""")
+_OPENINGS = re.compile(r"""\$\(\(|\(\(|\$\(|\(|\$\{|\$'|'|"|`|<<""")
+_CLOSINGS = {"$((": "))", "((": "))", "$(": ")", "(": ")", "${": "}", '"': '"', "`": "`"}
+_IN_QUOTES = frozenset({"$((", "$(", "${", "`"})
+_LITERAL, _ANSI = re.compile(r"[^']*+"), re.compile(r"(?:[^'\\]|\\.)*+", re.DOTALL)
+_DELIMITER = re.compile(r"""(?:\\.|'[^'\n]*'|"[^"\n]*"|[^\s;&|()<>'"\\])+""")
+_QUOTING = re.compile(r"""\\(.)|['"]""")
 
 
 @dataclass(frozen=True)
@@ -293,12 +300,3 @@ class _Tokens:
                 if (line.lstrip("\t") if document.strips_tabs else line) == document.delimiter:
                     break
         self._documents = []
-
-
-_SIGNS = re.compile(r"""[\\\n'"`#$(){}<]""")
-_OPENINGS = re.compile(r"""\$\(\(|\(\(|\$\(|\(|\$\{|\$'|'|"|`|<<""")
-_CLOSINGS = {"$((": "))", "((": "))", "$(": ")", "(": ")", "${": "}", '"': '"', "`": "`"}
-_IN_QUOTES = frozenset({"$((", "$(", "${", "`"})
-_LITERAL, _ANSI = re.compile(r"[^']*+"), re.compile(r"(?:[^'\\]|\\.)*+", re.DOTALL)
-_DELIMITER = re.compile(r"""(?:\\.|'[^'\n]*'|"[^"\n]*"|[^\s;&|()<>'"\\])+""")
-_QUOTING = re.compile(r"""\\(.)|['"]""")

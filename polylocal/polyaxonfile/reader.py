@@ -31,6 +31,8 @@ _LITERAL = re.compile(rf"(?:{_VALUE}|(?P<open>[\[{{(])|(?P<close>[\]}})])|(?P<be
 _YAML_SIGNS = ("#", "&", "|", ">")
 Path = tuple[str | int, ...]
 Lines = Mapping[Path, int]
+_TOO_MANY = f"The polyaxonfile unfolds into more than {MAX_VALUES} values."
+_TOO_DEEP = f"The polyaxonfile is nested more than {MAX_DEPTH} levels deep."
 
 
 class Document(NamedTuple):
@@ -228,10 +230,6 @@ def _check_events(text: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH + 1:
             raise InvalidPolyaxonfile([_TOO_DEEP])
-
-
-_TOO_MANY = f"The polyaxonfile unfolds into more than {MAX_VALUES} values."
-_TOO_DEEP = f"The polyaxonfile is nested more than {MAX_DEPTH} levels deep."
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the base depends on the wheel

@@ -16,6 +16,7 @@ _NEEDED = frozenset(
 _HIDDEN = frozenset(("Cc", "Cs", "Zl", "Zp", "Cf"))
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _TAB = 8
+_BEYOND_ASCII = re.compile(r"[\x7f-\x9f\xad\u0600-\U0010ffff]")
 
 
 def one_line(text: str) -> str:
@@ -46,9 +47,6 @@ def in_json(text: str) -> str:
     JSON already escapes controls below 0x20 in strings.
     """
     return text if text.isascii() and "\x7f" not in text else _BEYOND_ASCII.sub(_escape, text)
-
-
-_BEYOND_ASCII = re.compile(r"[\x7f-\x9f\xad\u0600-\U0010ffff]")
 
 
 def _escape(found: re.Match[str]) -> str:
