@@ -254,7 +254,7 @@ class _StoredLog:
         offsets = [piece.offset for piece in pieces]
         ends = [at for at, byte in enumerate(data) if byte == ord("\n")]
         times = tuple(pieces[bisect.bisect_right(offsets, at) - 1].time_us / 1e6 for at in ends)
-        stamped = hashlib.sha256(b"".join(logs.stamped(path))).hexdigest()
+        stamped = hashlib.sha256(b"".join(logs.with_timestamps(path))).hexdigest()
         return cls(hashlib.sha256(data).hexdigest(), stamped, times)
 
 

@@ -29,7 +29,7 @@ def show(call: Call) -> Response:
         return StreamingResponse(follow(source, call.run, call.store, call.context.feed), media_type=_MEDIA)
     missing = JSONResponse(f"File not found: file_path={path.name}", status_code=404)
     if call.flag("timestamps"):
-        return StreamingResponse(stream(logs.stamped(path)), media_type=_MEDIA) if path.exists() else missing
+        return StreamingResponse(stream(logs.with_timestamps(path)), media_type=_MEDIA) if path.exists() else missing
     try:
         return growing_file(path, _MEDIA)
     except FileNotFoundError:

@@ -41,7 +41,7 @@ def home_folder(home: Path | None) -> Home:
 
 
 @contextmanager
-def connected(home: Path | None) -> Iterator[Client]:
+def connection(home: Path | None) -> Iterator[Client]:
     """A client of the daemon at POLYLOCAL_URL, or else of the daemon that uses the home folder."""
     folder = home_folder(home)
     here = home_lock.running(folder)

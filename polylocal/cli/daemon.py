@@ -13,7 +13,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from polylocal.cli import console
-from polylocal.cli.context import HomeOption, JsonOption, connected, home_folder, open_store
+from polylocal.cli.context import HomeOption, JsonOption, connection, home_folder, open_store
 from polylocal.cli.runs import stop_run
 from polylocal.cli.serve import EngineOption, HostOption, PortOption, RunsOption
 from polylocal.daemon import home_lock
@@ -66,7 +66,7 @@ def stop(
 ) -> None:
     """Stop a run. Without RUN, stop the daemon; its runs continue."""
     if run is not None:
-        with connected(home) as api:
+        with connection(home) as api:
             stop_run(api, run)
         return
     found = home_lock.stop(home_folder(home))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from polylocal.cli import console
-from polylocal.cli.context import HomeOption, JsonOption, connected, run_of
+from polylocal.cli.context import HomeOption, JsonOption, connection, run_of
 from polylocal.client.http import Client, Json, RunReference
 from polylocal.errors import InvalidInput
 from polylocal.statuses import is_done
@@ -33,7 +33,7 @@ def results(
     json: JsonOption = False,
 ) -> None:
     """Show the params and last metrics of a group's experiments, the best first."""
-    with connected(home) as api:
+    with connection(home) as api:
         found_at = run_of(api, f"group/{group}" if group.isdigit() else group)
         if found_at.kind != "group":
             raise InvalidInput([f"{found_at} is not a group"])

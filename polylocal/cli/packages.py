@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from polylocal.cli import console
-from polylocal.cli.context import HomeOption, JsonOption, ProjectOption, connected, project_of
+from polylocal.cli.context import HomeOption, JsonOption, ProjectOption, connection, project_of
 from polylocal.cli.uploading import upload_folder
 from polylocal.client.http import Client, Json
 from polylocal.client.packages import BuildOptions, PackagesClient, has_succeeded
@@ -43,7 +43,7 @@ _DNF = "Add these lines to a file in /etc/yum.repos.d:"
 
 @contextmanager
 def _client(home: Path | None) -> Iterator[tuple[Client, PackagesClient]]:
-    with connected(home) as client:
+    with connection(home) as client:
         yield client, PackagesClient(client)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from polylocal.cli import console
-from polylocal.cli.context import HomeOption, JsonOption, ProjectOption, connected, project_of
+from polylocal.cli.context import HomeOption, JsonOption, ProjectOption, connection, project_of
 from polylocal.cli.uploading import upload_folder
 
 app = typer.Typer(help="Create, list, change and delete projects.", no_args_is_help=True)
@@ -28,7 +28,7 @@ def create(
 ) -> None:
     """Create a project."""
     values = {"name": name, "description": description, "tags": tags, "is_public": not private}
-    with connected(home) as api:
+    with connection(home) as api:
         made = api.create_project({key: value for key, value in values.items() if value is not None})
     if json:
         console.as_json(made)
@@ -43,7 +43,7 @@ def ls(
     json: JsonOption = False,
 ) -> None:
     """List projects."""
-    with connected(home) as api:
+    with connection(home) as api:
         found = api.projects(user or api.whoami()["username"])
     if json:
         return console.as_json(found)
@@ -57,7 +57,7 @@ def ls(
 @app.command("show")
 def show_project(name: NameArgument, home: HomeOption = None, json: JsonOption = False) -> None:
     """Show one project."""
-    with connected(home) as api:
+    with connection(home) as api:
         found = api.project(*project_of(api, name, Path.cwd()))
     if json:
         return console.as_json(found)
@@ -91,7 +91,7 @@ def update(
         "tags": tags,
         "is_public": None if private is None else not private,
     }
-    with connected(home) as api:
+    with connection(home) as api:
         owner, named = project_of(api, name, Path.cwd())
         changed = api.update_project(owner, named, {k: v for k, v in values.items() if v is not None})
     console.line(f"Project {changed['user']}/{changed['name']} changed")
@@ -104,7 +104,7 @@ def remove(
     home: HomeOption = None,
 ) -> None:
     """Delete a project with its runs, logs, outputs and code."""
-    with connected(home) as api:
+    with connection(home) as api:
         owner, named = project_of(api, name, Path.cwd())
         if not yes:
             console.confirm(f"Delete {owner}/{named} with everything in it?", abort=True)
@@ -122,6 +122,6 @@ def upload(
 
     Without a .polyaxonignore, .gitignore and .dockerignore apply.
     """
-    with connected(home) as api:
+    with connection(home) as api:
         owner, named = project_of(api, project, folder)
         upload_folder(api, owner, named, folder.absolute())

@@ -18,7 +18,7 @@ from polylocal.cli.context import (
     JsonOption,
     ProjectOption,
     RunArgument,
-    connected,
+    connection,
     project_of,
     reference,
     run_of,
@@ -87,7 +87,7 @@ def run(
     written = files.combine(paths, options)
     kind, folder = files.kind_of(written), paths[0].parent
     about = {"name": name, "description": description, "tags": tags, "priority": priority, "ttl": ttl}
-    with connected(home) as api:
+    with connection(home) as api:
         owner, named = project_of(api, project, folder)
         _ensure_project(api, owner, named, create)
         if watch:
@@ -129,7 +129,7 @@ def ls(
 ) -> None:
     """List the runs of all projects, the last changed first. With -p, -q or -s, list the runs of one project."""
     named = None
-    with connected(home) as api:
+    with connection(home) as api:
         if project or query or sort:
             named = "/".join(project_of(api, project, Path.cwd()))
         found = api.runs(kind=kind, is_open=unfinished, limit=limit, project=named, query=query, sort=sort)
@@ -153,7 +153,7 @@ def ls(
 
 def show_run(run: RunArgument, home: HomeOption = None, json: JsonOption = False) -> None:
     """Show one run."""
-    with connected(home) as api:
+    with connection(home) as api:
         found_at = run_of(api, run)
         found = api.run(found_at)
         more = api.find_run(found_at.kind, found_at.id)
@@ -201,7 +201,7 @@ def logs(
 
     The log may contain control characters, such as those for colours. In all other output polylocal escapes them.
     """
-    with connected(home) as api:
+    with connection(home) as api:
         found = run_of(api, run)
         if found.kind == Kind.GROUP:
             raise InvalidInput([f"{found} has no log; its experiments have logs: polylocal show {found}"])
@@ -212,7 +212,7 @@ def logs(
 
 def statuses(run: RunArgument, home: HomeOption = None, json: JsonOption = False) -> None:
     """Show the status history of a run."""
-    with connected(home) as api:
+    with connection(home) as api:
         found = api.statuses(run_of(api, run))
     if json:
         console.as_json(found)
@@ -268,7 +268,7 @@ def remove(
     home: HomeOption = None,
 ) -> None:
     """Stop runs and delete them with their logs and outputs."""
-    with connected(home) as api:
+    with connection(home) as api:
         for text in runs:
             found = run_of(api, text)
             frees = api.disk_of_run(found)["size_bytes"]
@@ -282,7 +282,7 @@ def outputs(
     home: HomeOption = None,
 ) -> None:
     """Print the folder of a run's outputs, or save the outputs to an archive."""
-    with connected(home) as api:
+    with connection(home) as api:
         found = run_of(api, run)
         folder = api.run(found).get("outputs_path")
         if folder is None:
@@ -393,7 +393,7 @@ def _clone(
     how: str, run: str, changes: _Changes, upload: bool, logs: bool, my_secrets: bool, home: Path | None, json: bool
 ) -> None:
     folder, written = changes
-    with connected(home) as api:
+    with connection(home) as api:
         original = run_of(api, run)
         if original.kind in ("group", "build") or Kind(original.kind).is_server:
             raise InvalidInput([f"{original} can't be run again; run its polyaxonfile instead"])

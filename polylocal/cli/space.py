@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from polylocal.cli import console
-from polylocal.cli.context import HomeOption, JsonOption, connected
+from polylocal.cli.context import HomeOption, JsonOption, connection
 
 
 def _finite(value: float | None) -> float | None:
@@ -29,7 +29,7 @@ def gc(
     json: JsonOption = False,
 ) -> None:
     """Remove leftovers and the least recently used images. Only removes what polylocal made."""
-    with connected(home) as api:
+    with connection(home) as api:
         found = api.disk_usage(budget_gib) if dry_run else api.gc(budget_gib)
     if json:
         return console.as_json(found)

@@ -424,7 +424,7 @@ class Stamped(Tail):
         return first + whole.replace(b"\n", b"\n" + stamp) + (b"\n" if self._at_line_start else b"")
 
 
-def stamped(path: Path) -> Iterator[bytes]:
+def with_timestamps(path: Path) -> Iterator[bytes]:
     """The whole log with a timestamp before each line."""
     return Stamped(path).read()
 

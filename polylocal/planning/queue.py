@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from polylocal.errors import InvalidPolyaxonfile
 from polylocal.polyaxonfile import Capacity, Resources, requested_resources
-from polylocal.polyaxonfile.resources import ROUNDING, Path, Problem, problems, reserved
+from polylocal.polyaxonfile.resources import ROUNDING, Path, Problem, problems, reservation
 from polylocal.statuses import Status
 from polylocal.store.rows import QueuedRun, Run
 
@@ -259,5 +259,5 @@ def _amounts_of_active(run: Candidate) -> dict[str, float]:
 
 def _amounts(resources: Resources | None) -> dict[str, float]:
     """The amounts that these resources reserve: cores and MiB, without zeros."""
-    cores, memory_mib = reserved(resources)
+    cores, memory_mib = reservation(resources)
     return {name: amount for name, amount in (("cpu", cores), ("memory", memory_mib)) if amount}

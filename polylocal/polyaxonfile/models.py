@@ -287,7 +287,7 @@ class NotebookFile(Header):
 
     @field_validator("backend", mode="after")
     @classmethod
-    def _known(cls, backend: str | None) -> str | None:
+    def _check_backend(cls, backend: str | None) -> str | None:
         if backend not in (None, "notebook", "lab"):
             raise ValueError(f"`{backend}` is neither `notebook` nor `lab`")
         return backend

@@ -35,7 +35,7 @@ class Capacity:
         return {"cpu": self.cpus, "memory": self.memory_mib, "gpu": self.gpus}[name]
 
 
-def reserved(resources: Resources | None) -> tuple[Cores, MiB]:
+def reservation(resources: Resources | None) -> tuple[Cores, MiB]:
     """The amounts that a run with these resources reserves."""
     if resources is None:
         return 0.0, 0.0

@@ -242,13 +242,13 @@ def metadata_of_member(
     variables = Ports(member.config.get("inputs")).in_templates(member.params)
     rendering = templating.Rendering([])
 
-    def rendered(text: str) -> str:
+    def render(text: str) -> str:
         return str(rendering.render(text, variables, ()))
 
     return {
-        "name": _NOT_IN_A_NAME.sub("-", rendered(name))[:MAX_NAME] if name and templating.has_template(name) else None,
-        "description": rendered(description) if description and templating.has_template(description) else None,
-        "tags": [rendered(tag) for tag in tags] if tags else None,
+        "name": _NOT_IN_A_NAME.sub("-", render(name))[:MAX_NAME] if name and templating.has_template(name) else None,
+        "description": render(description) if description and templating.has_template(description) else None,
+        "tags": [render(tag) for tag in tags] if tags else None,
     }
 
 

@@ -158,7 +158,7 @@ def check_followers(daemon: Daemon, run: RunReference, seen: list[tuple[str, byt
     uuid = look(daemon, lambda c: c.run(run))["uuid"]
     path: Path = next((daemon.home / "logs").rglob(f"{uuid}.log"))
     assert path.read_text() == "".join(f"line {number}\n" for number in range(LINES))
-    stored = {"plain": path.read_bytes(), "stamped": b"".join(logs.stamped(path))}
+    stored = {"plain": path.read_bytes(), "stamped": b"".join(logs.with_timestamps(path))}
     wrong = [
         f"follower {number} ({how}): {sorted(set(data.splitlines()) ^ set(stored[how].splitlines()))}"
         for number, (how, data) in enumerate(seen)

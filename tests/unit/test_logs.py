@@ -172,7 +172,7 @@ def test_reading_may_begin_anywhere(rough: Rough, start: int) -> None:
 
 def test_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "none.log"
-    assert list(logs.read(path)) == list(logs.pieces(path)) == list(logs.stamped(path)) == []
+    assert list(logs.read(path)) == list(logs.pieces(path)) == list(logs.with_timestamps(path)) == []
 
 
 def test_a_log_is_continued_when_it_is_opened_again(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def stamped(tmp_path: Path, *pieces: tuple[int, bytes]) -> bytes:
     with LogWriter(tmp_path / "run.log") as writer:
         for time_us, data in pieces:
             writer.append(data, STDOUT, time_us)
-    return b"".join(logs.stamped(tmp_path / "run.log"))
+    return b"".join(logs.with_timestamps(tmp_path / "run.log"))
 
 
 def test_each_line_has_its_time_before_it(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_stamps_stand_before_every_line_and_nowhere_else(rough: Rough) -> None:
         prefix = b"1970-01-01 00:00:00 UTC -- "
         lines = whole.split(b"\n")
         expected = [prefix + line for line in lines[:-1]] + [prefix + lines[-1] if lines[-1] else b""]
-        assert b"".join(logs.stamped(path)) == b"\n".join(expected)
+        assert b"".join(logs.with_timestamps(path)) == b"\n".join(expected)
 
 
 def test_a_log_larger_than_a_chunk_keeps_its_lines_whole(tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_memory_stays_flat_for_a_long_log(tmp_path: Path) -> None:
                 writer.append(block, STDOUT, number * 10_000)
         missing = StoredLogFilter(logs.positions(path))
         assert sum(len(missing(STDOUT, data)) for data in logs.read(path)) == 0
-        assert sum(map(len, logs.stamped(path))) == 50_000 * (27 + 1000)
+        assert sum(map(len, logs.with_timestamps(path))) == 50_000 * (27 + 1000)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

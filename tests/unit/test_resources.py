@@ -11,7 +11,7 @@ from polylocal.engine.plan import Limits
 from polylocal.errors import InvalidPolyaxonfile
 from polylocal.planning.container import limits
 from polylocal.polyaxonfile import Capacity, Resources, Specification, parse, requested_resources
-from polylocal.polyaxonfile.resources import cuts, gpus, problems, reserved
+from polylocal.polyaxonfile.resources import cuts, gpus, problems, reservation
 from polylocal.statuses import Kind
 
 TWO = Capacity(2, 4096.0, 2)
@@ -38,7 +38,7 @@ def told(found: list[Any]) -> list[str]:
     ],
 )
 def test_requests_are_reserved_and_limits_only_without_them(resources: Any, expected: tuple[float, float]) -> None:
-    assert reserved(Resources(**resources)) == expected
+    assert reservation(Resources(**resources)) == expected
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_run_that_asks_for_a_card_never_goes_without_one_silently() -> None:
 
 def test_a_reservation_that_the_engine_refuses_counts_for_the_queue_alone() -> None:
     wanted = Resources(memory={"requests": 2, "limits": 64})
-    assert (limits(wanted).memory_reservation_mib, reserved(wanted)) == (None, (0, 2))
+    assert (limits(wanted).memory_reservation_mib, reservation(wanted)) == (None, (0, 2))
 
 
 def test_amounts_are_shown_as_people_write_them() -> None:
