@@ -35,7 +35,7 @@ class _DrivenSupervisor(Supervisor):
 
     def run_until_done(self, store: Store, group: Run) -> Run:
         while not is_done((found := store.runs.by_pk(group.pk)).status):
-            self.once()
+            self.step()
             self._wake.wait(self._context.settings.poll_s)
             self._wake.clear()
         while self.executions():  # the last thread may still be cleaning up
@@ -69,7 +69,7 @@ def _supervisor(stage: Stage, store: Store) -> _DrivenSupervisor:
     link = EngineLink(engine, "fake://")
     link.check()
     deaths = Deaths(engine, "home", link.wait_until_back)
-    engine.on_death = deaths.tell
+    engine.on_death = deaths.notify
     settings = load(home=stage.new_home()).model_copy(update={"max_runs": CONCURRENCY})
     return _DrivenSupervisor(
         RunnerContext(Installation(settings, store), engine, link, deaths, "home", lambda: "http://api:1")

@@ -169,7 +169,7 @@ def _api_context(
         engine_state=engine_state,
         scheduler_state=supervisor.state,
         queue_state=supervisor.queue_state,
-        disk_usage=supervisor.housekeeping.collector.look,
+        disk_usage=supervisor.housekeeping.collector.list_items,
         free_disk=supervisor.housekeeping.collector.collect,
         image_sizes=lambda: image_sizes(engine, context.installation_id, context.store),
         reaches_containers=context.reaches_containers,
@@ -188,7 +188,7 @@ def _open_gateways(gateways: Gateways, link: EngineLink, timeout_s: float) -> No
 
     def reach_engine() -> None:
         link.check()  # learn the capacity first: the API refuses runs that this machine can never hold
-        link.patiently(gateways.open)
+        link.call_engine(gateways.open)
 
     opener = threading.Thread(target=reach_engine, name="bridge-opener", daemon=True)
     opener.start()

@@ -14,7 +14,7 @@ from polylocal.errors import EngineError, EngineUnreachable
 
 log = logging.getLogger(__name__)
 
-PAUSE_S = 0.5  # between two connections
+RECONNECT_S = 0.5  # between two connections
 
 
 class Waiter:
@@ -40,14 +40,14 @@ class Waiter:
         if is_dead:
             action()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Wait for the next death: the last event was about an earlier one."""
         with self._lock:
             self._died.clear()
             self._code = None
             self.was_signalled = False
 
-    def tell(self, died: Died) -> None:
+    def notify(self, died: Died) -> None:
         with self._lock:
             self._code = died.exit_code
             self.was_signalled = died.was_signalled
@@ -82,14 +82,14 @@ class Deaths:
             with self._lock:
                 self._waiters.pop(container_id, None)
 
-    def tell(self, died: Died) -> None:
+    def notify(self, died: Died) -> None:
         """Pass a death on to the waiter of its container."""
         with self._lock:
             waiter = self._waiters.get(died.container_id)
         if waiter is None:
             return
         try:
-            waiter.tell(died)
+            waiter.notify(died)
         except Exception:  # a failure in one run must not end the events of all others
             log.exception("the action for the death of container %s failed", died.container_id[:12])
 
@@ -97,8 +97,8 @@ class Deaths:
         while True:
             try:
                 for died in self._engine.events(self._installation):
-                    self.tell(died)
+                    self.notify(died)
             except (EngineError, EngineUnreachable, ValueError, KeyError) as error:
                 log.debug("engine events: %s", error)
-            threading.Event().wait(PAUSE_S)
+            threading.Event().wait(RECONNECT_S)
             self._wait_until_back()

@@ -64,12 +64,12 @@ def look(name: str, engine: str | None, engine_api: str | None) -> Machine:
 
 def gpus() -> list[Gpu]:
     """All GPUs, from the library of the driver; none where there is no driver."""
-    return _asked_the_driver(lambda pynvml: [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())], [])
+    return _ask_driver(lambda pynvml: [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())], [])
 
 
 def count_gpus() -> int:
     """The number of GPUs. Quicker than `gpus`: it does not ask the cards themselves."""
-    return int(_asked_the_driver(lambda pynvml: pynvml.nvmlDeviceGetCount(), 0))
+    return int(_ask_driver(lambda pynvml: pynvml.nvmlDeviceGetCount(), 0))
 
 
 def no_gpus() -> str:
@@ -79,11 +79,11 @@ def no_gpus() -> str:
         return "" if pynvml.nvmlDeviceGetCount() else "the NVIDIA driver knows of no card"
 
     troubles: list[str] = []
-    found = _asked_the_driver(tell, None, troubles.append)
+    found = _ask_driver(tell, None, troubles.append)
     return found if found is not None else f"the NVIDIA driver does not answer ({troubles[0]})"
 
 
-def _asked_the_driver(ask: Callable[[Any], T], otherwise: T, trouble: Callable[[str], None] = lambda text: None) -> T:
+def _ask_driver(ask: Callable[[Any], T], otherwise: T, trouble: Callable[[str], None] = lambda text: None) -> T:
     if "pynvml" not in sys.modules and not _has_driver():
         trouble(f"{_NVML} is not installed")
         return otherwise

@@ -5,7 +5,7 @@ import re
 HUB = "docker.io"
 _GRAMMAR = re.compile(r"[\w.:/@\[\]+-]+", re.ASCII)
 _IMAGE_ID = re.compile(r"sha256:.*|[0-9a-f]{64}", re.DOTALL)
-_OF_A_BUILD = re.compile(r"[^/@]+_[0-9]+:([0-9a-f]{32})(@.*)?")
+_BUILD_NAME = re.compile(r"[^/@]+_[0-9]+:([0-9a-f]{32})(@.*)?")
 
 
 def is_image_id(image: str) -> bool:
@@ -20,13 +20,13 @@ def is_name(name: str) -> bool:
 
 def build_of(name: str) -> str | None:
     """The uuid of the build that made an image of this name; None: builds do not give such names."""
-    match = _OF_A_BUILD.fullmatch(familiar(name))
+    match = _BUILD_NAME.fullmatch(familiar_name(name))
     return match[1] if match else None
 
 
-def familiar(name: str) -> str:
+def familiar_name(name: str) -> str:
     """The short form that the engine lists: without its default registry, with a tag or a digest."""
-    host, path = split(name)
+    host, path = split_host(name)
     if host == HUB:
         path = path.removeprefix("library/")
     whole = path if host == HUB else f"{host}/{path}"
@@ -36,7 +36,7 @@ def familiar(name: str) -> str:
     return whole if _without_tag(whole) != whole else f"{whole}:latest"
 
 
-def split(name: str) -> tuple[str, str]:
+def split_host(name: str) -> tuple[str, str]:
     """The host of the registry, with its port, and the rest of the name."""
     first, slash, rest = name.partition("/")
     is_host = "." in first or ":" in first or first == "localhost" or first != first.lower()
@@ -45,9 +45,9 @@ def split(name: str) -> tuple[str, str]:
     return (HUB if first == "index.docker.io" else first), rest
 
 
-def registry(name: str) -> str:
+def registry_host(name: str) -> str:
     """The host, without the port, that the engine connects to when it pulls this image."""
-    host = split(name)[0]
+    host = split_host(name)[0]
     bracketed = re.fullmatch(r"\[(.*)\](:\d+)?", host)
     return bracketed[1] if bracketed else re.sub(r":\d*$", "", host)
 

@@ -249,7 +249,7 @@ def token_file(token: str) -> str:
     return json.dumps({_TOKEN_KEY: token})
 
 
-def token_in(text: str) -> str | None:
+def parse_token(text: str) -> str | None:
     """The token in the content of a token file; None: the file is incomplete."""
     try:
         found = json.loads(text)[_TOKEN_KEY]

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from polylocal.engine.references import familiar
+from polylocal.engine.references import familiar_name
 from polylocal.planning import instructions, requirements
 from polylocal.planning.instructions import UNKNOWN, Excessive, Instruction, Reading, Unreadable
 from polylocal.polyaxonfile import Build, build_variables, commands
@@ -22,7 +22,7 @@ SETUP = ("polyaxon_setup.sh", "setup.sh")
 _URL = re.compile(r"\w[\w+.-]*://(?P<authority>[^/?#]*)|(?P<host>[\w.-]+@[^:/]+):")
 _Variables = ChainMap[str, str]  # ENV, then ARG
 _NONE: Mapping[str, str] = MappingProxyType({})
-_DOCKERS_OWN = re.compile(r"docker/dockerfile(-upstream)?[:@].*")
+_OFFICIAL_FRONTEND = re.compile(r"docker/dockerfile(-upstream)?[:@].*")
 _STAGE_NUMBER = re.compile(r"[0-9]{1,18}")  # a longer one is a name to builders
 _RUN = re.compile(r"^(?P<head>\s*RUN\s+(?:--\S+\s+)*)(?P<command>.*)$", re.IGNORECASE)
 _CARRIER = "FTP_PROXY"
@@ -118,10 +118,10 @@ def references(dockerfile: str, arguments: Mapping[str, str] = _NONE) -> list[Re
 def triggers(lines: Iterable[str], base: Reference) -> list[Reference]:
     """The images that the ONBUILD triggers of a base image name. Raises Unreadable."""
     found = []
-    for instruction in itertools.chain.from_iterable(map(instructions.of_trigger, lines)):
+    for instruction in itertools.chain.from_iterable(map(instructions.parse_trigger, lines)):
         found += [
             Reference(base.line, image, is_base=False, stages=base.stages)
-            for image in _named(instruction, base.stages, base.line)
+            for image in _flag_images(instruction, base.stages, base.line)
         ]
     return found
 
@@ -137,7 +137,7 @@ def with_base_images(dockerfile: str, replaced: Mapping[str, str], arguments: Ma
         renamed = instruction
         for _, reference in both:
             image = reference.image if reference.is_inner else replaced.get(reference.image, reference.image)
-            renamed = renamed if reference.is_trigger else _renamed(renamed, reference, image)
+            renamed = renamed if reference.is_trigger else _rename(renamed, reference, image)
         text = renamed.text
         if text != instruction.text:
             end = "\r" if lines[instruction.last].endswith("\r") else ""
@@ -197,7 +197,7 @@ def platform_arguments(platform: str) -> dict[str, str]:
 
 def foreign_frontends(dockerfile: str) -> list[str]:
     """The frontends that it names for BuildKit and that are not Docker's own: they may read Dockerfiles differently."""
-    return [name for name in instructions.syntaxes(dockerfile) if not _DOCKERS_OWN.fullmatch(familiar(name))]
+    return [name for name in instructions.syntaxes(dockerfile) if not _OFFICIAL_FRONTEND.fullmatch(familiar_name(name))]
 
 
 def secrets_argument(values: Mapping[str, str]) -> dict[str, str]:
@@ -217,17 +217,17 @@ def _references(reading: Reading, arguments: Mapping[str, str]) -> Iterator[tupl
         line = instruction.first + 1
         if instruction.keyword == "from":
             is_global = False
-            image, behind = _started_from(instruction, values, reading.escape)
+            image, behind = _base_of(instruction, values, reading.escape)
             known = frozenset(stages)
             is_inner = image == "scratch" or image.lower() in stages
             if image:
                 yield instruction, Reference(line, image, is_base=True, stages=known, is_inner=is_inner)
             begun_by = stages.get(image.lower(), [])
             triggered += len(begun_by)
-            if triggered > instructions.MOST_INSTRUCTIONS:
-                raise Excessive(f"its stages have more than {instructions.MOST_INSTRUCTIONS} triggers of others")
+            if triggered > instructions.MAX_INSTRUCTIONS:
+                raise Excessive(f"its stages have more than {instructions.MAX_INSTRUCTIONS} triggers of others")
             for trigger in begun_by:
-                for named in _named(trigger, known, line):
+                for named in _flag_images(trigger, known, line):
                     yield trigger, Reference(trigger.first + 1, named, is_base=False, stages=known)
             triggers = []
             if len(behind) >= 2 and behind[0].lower() == "as":
@@ -237,12 +237,12 @@ def _references(reading: Reading, arguments: Mapping[str, str]) -> Iterator[tupl
             _assign(instruction, values, reading.escape, values)
         if instruction.trigger:
             triggers.append(instruction.trigger)
-        for named in _named(instruction.trigger or instruction, frozenset(stages), line):
+        for named in _flag_images(instruction.trigger or instruction, frozenset(stages), line):
             is_trigger = instruction.trigger is not None
             yield instruction, Reference(line, named, False, is_trigger, frozenset(stages))
 
 
-def _started_from(instruction: Instruction, values: Mapping[str, str], escape: str) -> tuple[str, list[str]]:
+def _base_of(instruction: Instruction, values: Mapping[str, str], escape: str) -> tuple[str, list[str]]:
     """The image of a FROM, and the words after it. Raises Unreadable."""
     line, (raw, *behind) = instruction.first + 1, instruction.words or [""]
     image = instructions.expand(raw, values, escape)
@@ -253,12 +253,12 @@ def _started_from(instruction: Instruction, values: Mapping[str, str], escape: s
     return image, behind
 
 
-def _named(instruction: Instruction, stages: Collection[str], line: int) -> Iterator[str]:
+def _flag_images(instruction: Instruction, stages: Collection[str], line: int) -> Iterator[str]:
     """The images in the flags of an instruction. Raises Unreadable."""
     for flag in instruction.flags:
         name, _, value = flag.partition("=")
         if name == "--mount":
-            value = _mounted(value, line)
+            value = _mount_source(value, line)
         elif name != "--from":
             continue
         if "$" in value:
@@ -267,7 +267,7 @@ def _named(instruction: Instruction, stages: Collection[str], line: int) -> Iter
             yield value
 
 
-def _mounted(value: str, line: int) -> str:
+def _mount_source(value: str, line: int) -> str:
     """The `from` of a mount; "": it has none. Raises Unreadable."""
     try:
         fields = next(csv.reader([value]), [])
@@ -286,7 +286,7 @@ def _downloads(reading: Reading, arguments: Mapping[str, str], bases: Mapping[st
             _assign(instruction, outside if is_global else values, reading.escape, outside)
             if instruction.trigger:
                 triggers.append(instruction.trigger)
-            yield from _fetched(instruction.trigger or instruction, values, reading.escape)
+            yield from _add_hosts(instruction.trigger or instruction, values, reading.escape)
             continue
         is_global = False
         raw, *behind = instruction.words or [""]
@@ -294,13 +294,13 @@ def _downloads(reading: Reading, arguments: Mapping[str, str], bases: Mapping[st
         base = bases.get(image, Base())
         handed_on = (
             ChainMap(dict(base.env), {}),
-            [*itertools.chain.from_iterable(map(instructions.of_trigger, base.triggers))],
+            [*itertools.chain.from_iterable(map(instructions.parse_trigger, base.triggers))],
         )
         variables, begun_by = stages.get(image.lower(), handed_on)
         values = ChainMap(dict(variables.maps[0]), dict(arguments))
         for trigger in begun_by:
             _assign(trigger, values, reading.escape, outside)
-            yield from _fetched(trigger, values, reading.escape)
+            yield from _add_hosts(trigger, values, reading.escape)
         triggers = []
         if len(behind) >= 2 and behind[0].lower() == "as":
             stages[behind[1].lower()] = values, triggers
@@ -328,7 +328,7 @@ def _assign(instruction: Instruction, values: _Variables, escape: str, outside: 
         values.maps[is_argument][name] = expanded
 
 
-def _fetched(instruction: Instruction, values: Mapping[str, str], escape: str) -> Iterator[str]:
+def _add_hosts(instruction: Instruction, values: Mapping[str, str], escape: str) -> Iterator[str]:
     """The hosts of an ADD. Raises Unreadable."""
     for source in instructions.sources(instruction) if instruction.keyword == "add" else ():
         word = instructions.expand(source, values, escape)
@@ -339,7 +339,7 @@ def _fetched(instruction: Instruction, values: Mapping[str, str], escape: str) -
             yield (match["authority"] or match["host"]).rpartition("@")[2]
 
 
-def _renamed(instruction: Instruction, reference: Reference, image: str) -> Instruction:
+def _rename(instruction: Instruction, reference: Reference, image: str) -> Instruction:
     """The instruction with the reference replaced by `image`. Raises Unreadable."""
     if reference.is_base:
         raw = instruction.words[0]

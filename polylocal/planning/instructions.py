@@ -20,15 +20,15 @@ _BYTE_SPACES = "\t\n\v\f\r \x85\xa0"
 UNKNOWN = "\0"  # replaces a value that is unknown before the build
 _BETWEEN = re.compile(r"[\t\v\f\r ]+")
 # bounds on the time and memory that a text can cost
-MOST_TEXT = 1 << 18  # characters
-MOST_INSTRUCTIONS = 2000
-_MOST_VALUE = 1 << 16  # characters; the kernel allows twice that for a variable
-_DEEPEST = 20  # nested substitutions
+MAX_TEXT = 1 << 18  # characters
+MAX_INSTRUCTIONS = 2000
+_MAX_VALUE = 1 << 16  # characters; the kernel allows twice that for a variable
+_MAX_DEPTH = 20  # nested substitutions
 _KEYWORDS = frozenset(
     "add arg cmd copy entrypoint env expose from healthcheck label maintainer onbuild run shell stopsignal user"
     " volume workdir".split()
 )
-_WITH_DOCUMENTS = frozenset(("add", "copy", "run"))
+_TAKES_DOCUMENTS = frozenset(("add", "copy", "run"))
 _DOCUMENT = re.compile(r"\d*<<(-?)([^<]*)")
 _DELIMITER = re.compile(r"[\w.+-]+")
 _DIRECTIVE = re.compile(r"#[\t\v\f\r ]*([a-zA-Z][a-zA-Z0-9]*)[\t\v\f\r ]*=[\t\v\f\r ]*(.+)")
@@ -55,17 +55,17 @@ class Instruction:
 
     @property
     def keyword(self) -> str:
-        return _lower(_head(self.text)[0])
+        return _lower(_split_keyword(self.text)[0])
 
     @property
     def flags(self) -> list[str]:
         """`--name=value`, without quotes and escapes."""
-        return split_flags(_head(self.text)[1])[0]
+        return split_flags(_split_keyword(self.text)[1])[0]
 
     @property
     def rest(self) -> str:
         """The text after the flags."""
-        return split_flags(_head(self.text)[1])[1].strip(_SPACES)
+        return split_flags(_split_keyword(self.text)[1])[1].strip(_SPACES)
 
     @property
     def before_rest(self) -> str:
@@ -83,7 +83,7 @@ class Instruction:
         """The instruction after ONBUILD; None: this is another instruction."""
         if self.keyword != "onbuild":
             return None
-        return Instruction(self.first, self.last, _head(self.text)[1].strip(_SPACES), self.body_end)
+        return Instruction(self.first, self.last, _split_keyword(self.text)[1].strip(_SPACES), self.body_end)
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ class Reading:
 
 def read(text: str) -> list[Reading]:
     """The possible readings, that of current builders first. Raises Unreadable."""
-    if len(text) > MOST_TEXT:
-        raise Unreadable(f"it has more than {MOST_TEXT >> 10} thousand characters")
+    if len(text) > MAX_TEXT:
+        raise Unreadable(f"it has more than {MAX_TEXT >> 10} thousand characters")
     lines = text.removeprefix("\ufeff").split("\n")
     variants = itertools.product(_escapes(lines), (True, False), (True, False))
     readings = [Reading(_instructions(lines, *variant), variant[0]) for variant in variants]
@@ -111,7 +111,7 @@ def read(text: str) -> list[Reading]:
     return found
 
 
-def of_trigger(text: str) -> list[Instruction]:
+def parse_trigger(text: str) -> list[Instruction]:
     """The instruction of an image's trigger, in each reading. Builders parse it as a Dockerfile. Raises Unreadable."""
     readings = [reading.instructions for reading in read(text)]
     if any(len(found) != 1 for found in readings):
@@ -141,12 +141,12 @@ def expand(word: str, values: Mapping[str, str], escape: str = "\\", depth: int 
     `depth`: the number of substitutions around it. Raises Unreadable: only some builders know a substitution, or a
     value is too large.
     """
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise Excessive(f"`{word[:100]}` has too many substitutions inside each other")
     out, index, quote = "", 0, ""
     while index < len(word):
-        if len(out) > _MOST_VALUE:
-            raise Excessive(f"`{word[:100]}` comes to more than {_MOST_VALUE >> 10} thousand characters")
+        if len(out) > _MAX_VALUE:
+            raise Excessive(f"`{word[:100]}` comes to more than {_MAX_VALUE >> 10} thousand characters")
         char = word[index]
         if quote == "'":
             quote, index = ("", index + 1) if char == "'" else (quote, index + 1)
@@ -159,7 +159,7 @@ def expand(word: str, values: Mapping[str, str], escape: str = "\\", depth: int 
             quote = "" if quote else char
             index += 1
         elif char == "$":
-            value, index = _variable(word, index, values, escape, depth)
+            value, index = _expand_variable(word, index, values, escape, depth)
             out += value
         else:
             out += char
@@ -172,7 +172,7 @@ def expand(word: str, values: Mapping[str, str], escape: str = "\\", depth: int 
 def assignments(rest: str, escape: str) -> list[tuple[str, str | None]]:
     """The names and the unexpanded values of an ARG or ENV; None: a name has no value."""
     found = []
-    for word in _words(rest, escape):
+    for word in _split_words(rest, escape):
         name, equals, value = word.partition("=")
         found.append((name, value if equals else None))
     return found
@@ -180,7 +180,7 @@ def assignments(rest: str, escape: str) -> list[tuple[str, str | None]]:
 
 def sources(instruction: Instruction) -> list[str]:
     """The sources of an ADD or COPY."""
-    return (_list(instruction.rest) or instruction.words)[:-1]
+    return (_parse_json_list(instruction.rest) or instruction.words)[:-1]
 
 
 def split_flags(line: str) -> tuple[list[str], str]:
@@ -189,7 +189,7 @@ def split_flags(line: str) -> tuple[list[str], str]:
     Raises Unreadable.
     """
     letters = line.encode("utf-8", "surrogatepass").decode("latin-1")
-    flags, end = _flags(letters)
+    flags, end = _parse_flags(letters)
     try:
         return flags, letters[end:].encode("latin-1").decode("utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
@@ -203,35 +203,35 @@ def _instructions(lines: Sequence[str], escape: str, documents: bool, doubled: b
     number = 0
     while number < len(lines):
         first = number
-        line = _line(lines[number]).lstrip(_SPACES)
-        line, goes_on = _continued("" if line.startswith("#") else line, escape, doubled)
+        line = _strip_cr(lines[number]).lstrip(_SPACES)
+        line, goes_on = _strip_continuation("" if line.startswith("#") else line, escape, doubled)
         number += 1
         if not goes_on and not line:
             continue
         while goes_on and number < len(lines):
-            following = _line(lines[number])
+            following = _strip_cr(lines[number])
             number += 1
             if following.lstrip(_SPACES).startswith("#") or not following.strip(_SPACES):
                 continue
-            more, goes_on = _continued(following, escape, doubled)
+            more, goes_on = _strip_continuation(following, escape, doubled)
             line += more
         last = number - 1
         if not line.strip(_SPACES):
             continue
         if documents:
-            for delimiter, is_indented in _documents(line, first):
-                number = _after_document(lines, number, delimiter, is_indented)
+            for delimiter, is_indented in _here_documents(line, first):
+                number = _skip_document(lines, number, delimiter, is_indented)
         found.append(Instruction(first, last, line, number - 1))
-        if len(found) > MOST_INSTRUCTIONS:
-            raise Unreadable(f"it has more than {MOST_INSTRUCTIONS} instructions")
+        if len(found) > MAX_INSTRUCTIONS:
+            raise Unreadable(f"it has more than {MAX_INSTRUCTIONS} instructions")
     return found
 
 
-def _line(line: str) -> str:
+def _strip_cr(line: str) -> str:
     return line.removesuffix("\r")
 
 
-def _continued(line: str, escape: str, doubled: bool) -> tuple[str, bool]:
+def _strip_continuation(line: str, escape: str, doubled: bool) -> tuple[str, bool]:
     """The line without its last escape character, and whether the next line continues it.
 
     `doubled`: two escape characters do not continue a line.
@@ -242,18 +242,18 @@ def _continued(line: str, escape: str, doubled: bool) -> tuple[str, bool]:
     return bare[:-1], True
 
 
-def _documents(line: str, number: int) -> list[tuple[str, bool]]:
+def _here_documents(line: str, number: int) -> list[tuple[str, bool]]:
     """The delimiters of the here-documents of an instruction, each with whether tabs before it are ignored.
 
     Raises Unreadable.
     """
-    keyword, rest = _head(line)
+    keyword, rest = _split_keyword(line)
     if _lower(keyword) == "onbuild":
-        keyword, rest = _head(rest.strip(_SPACES))
-    if _lower(keyword) not in _WITH_DOCUMENTS or _list(split_flags(rest)[1].strip(_SPACES)) is not None:
+        keyword, rest = _split_keyword(rest.strip(_SPACES))
+    if _lower(keyword) not in _TAKES_DOCUMENTS or _parse_json_list(split_flags(rest)[1].strip(_SPACES)) is not None:
         return []
     found = []
-    for word in _words(line, "\\") if "<<" in line else ():
+    for word in _split_words(line, "\\") if "<<" in line else ():
         match = _DOCUMENT.fullmatch(word)
         if not match or not match[2]:
             continue
@@ -266,9 +266,9 @@ def _documents(line: str, number: int) -> list[tuple[str, bool]]:
     return found
 
 
-def _after_document(lines: Sequence[str], number: int, delimiter: str, is_indented: bool) -> int:
+def _skip_document(lines: Sequence[str], number: int, delimiter: str, is_indented: bool) -> int:
     while number < len(lines):
-        line = _line(lines[number])
+        line = _strip_cr(lines[number])
         number += 1
         if (line.lstrip("\t") if is_indented else line) == delimiter:
             break
@@ -278,7 +278,7 @@ def _after_document(lines: Sequence[str], number: int, delimiter: str, is_indent
 def _escapes(lines: Sequence[str]) -> list[str]:
     """The escape character; two where it depends on the builder."""
     for number, line in enumerate(lines):
-        plain = _line(line).lstrip(_SPACES)
+        plain = _strip_cr(line).lstrip(_SPACES)
         if not plain.startswith("#"):
             break
         match = _DIRECTIVE.fullmatch(plain)
@@ -295,13 +295,13 @@ def _lower(word: str) -> str:
     return word.translate({0x130: "i", 0x212A: "k"}).lower()
 
 
-def _head(text: str) -> tuple[str, str]:
+def _split_keyword(text: str) -> tuple[str, str]:
     """The keyword and the rest."""
     parts = _BETWEEN.split(text.strip(_SPACES), maxsplit=1)
     return parts[0], parts[1] if len(parts) > 1 else ""
 
 
-def _list(text: str) -> list[str] | None:
+def _parse_json_list(text: str) -> list[str] | None:
     """The words of a JSON list; None: the text is no such list. Like the parser, it ignores the text after the list."""
     try:
         found = json.JSONDecoder().raw_decode(text)[0] if text.startswith("[") else None
@@ -311,7 +311,7 @@ def _list(text: str) -> list[str] | None:
     return found if is_list else None
 
 
-def _flags(line: str) -> tuple[list[str], int]:
+def _parse_flags(line: str) -> tuple[list[str], int]:
     """The flags, and the index after them."""
     flags: list[str] = []
     index = 0
@@ -321,14 +321,14 @@ def _flags(line: str) -> tuple[list[str], int]:
             continue
         if not line.startswith("--", index):
             return flags, index
-        word, index = _flag(line, index)
+        word, index = _parse_flag(line, index)
         if word == "--":
             return flags, index
         flags.append(word)
     return flags, index
 
 
-def _flag(line: str, index: int) -> tuple[str, int]:
+def _parse_flag(line: str, index: int) -> tuple[str, int]:
     word, quote = "", ""
     while index < len(line):
         char = line[index]
@@ -347,7 +347,7 @@ def _flag(line: str, index: int) -> tuple[str, int]:
     return word, index
 
 
-def _words(text: str, escape: str) -> list[str]:
+def _split_words(text: str, escape: str) -> list[str]:
     """The words, split at unquoted spaces, with their quotes and escapes. Empty: a quote is not closed."""
     words, word, quote, index = [], "", "", 0
     while index < len(text):
@@ -370,12 +370,12 @@ def _words(text: str, escape: str) -> list[str]:
     return [] if quote else [*words, *([word] if word else [])]
 
 
-def _variable(word: str, index: int, values: Mapping[str, str], escape: str, depth: int) -> tuple[str, int]:
+def _expand_variable(word: str, index: int, values: Mapping[str, str], escape: str, depth: int) -> tuple[str, int]:
     """The value of `$…` at `index`, and the index after it. Raises Unreadable."""
     if not word.startswith("${", index):
         match = _SIMPLE_NAME.match(word, index + 1)
         return (values.get(match[0], ""), match.end()) if match else ("$", index + 1)
-    end = _closing(word, index + 2, escape)
+    end = _find_closing(word, index + 2, escape)
     inner = word[index + 2 : end]
     match = _SIMPLE_NAME.match(inner)
     if not match:
@@ -397,7 +397,7 @@ def _variable(word: str, index: int, values: Mapping[str, str], escape: str, dep
     return value or "", end + 1
 
 
-def _closing(word: str, index: int, escape: str) -> int:
+def _find_closing(word: str, index: int, escape: str) -> int:
     depth, quote = 1, ""
     while index < len(word):
         char = word[index]

@@ -17,8 +17,8 @@ import yaml
 
 from polylocal.errors import InvalidInput, NotFound
 
-MOST_FILES = 1000
-_MOST_FOLDERS = 40  # each takes an instruction, and an image has at most about 120 layers
+MAX_FILES = 1000
+_MAX_FOLDERS = 40  # each takes an instruction, and an image has at most about 120 layers
 # UTF-32 first: its mark begins with that of UTF-16
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -43,23 +43,23 @@ def includes(root: str, read: Read) -> list[str]:
     while waiting:
         path = waiting.popleft()
         try:
-            text = _text(read(path))
+            text = _decode(read(path))
         except (NotFound, InvalidInput):  # it is missing, or too large to be read
             continue
         found.append(path)
-        lines = _lines_of_conda(text) if path.endswith((".yml", ".yaml")) else text
-        for name in _named(lines):
+        lines = _pip_lines(text) if path.endswith((".yml", ".yaml")) else text
+        for name in _included_names(lines):
             inner = posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
             if _URL.match(name) or inner.startswith(("/", "../")) or inner in known:
                 continue
             known.add(inner)
             waiting.append(inner)
-            if len(known) > MOST_FILES:
-                raise InvalidInput([f"`{root}` includes more than {MOST_FILES} files"])
+            if len(known) > MAX_FILES:
+                raise InvalidInput([f"`{root}` includes more than {MAX_FILES} files"])
     return [path for path in found if path != root]
 
 
-def _text(content: bytes) -> str:
+def _decode(content: bytes) -> str:
     """Decodes by the byte order mark, as pip does. PowerShell writes UTF-16 with such a mark."""
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
     return content.decode(encoding, errors="replace")
@@ -70,30 +70,32 @@ def copies(paths: Iterable[str]) -> Iterator[str]:
     folders = [
         (folder, list(inside)) for folder, inside in groupby(sorted(paths, key=posixpath.split), posixpath.dirname)
     ]
-    if len(folders) > _MOST_FOLDERS:
-        raise InvalidInput([f"the files that requirements include are in more than {_MOST_FOLDERS} folders"])
+    if len(folders) > _MAX_FOLDERS:
+        raise InvalidInput([f"the files that requirements include are in more than {_MAX_FOLDERS} folders"])
     for folder, inside in folders:
         target = f"/code/{folder}/" if folder else "/code"
-        yield _copy([f"build/{path}" for path in inside], target if len(inside) == 1 or folder else "/code/")
+        yield _copy_instruction(
+            [f"build/{path}" for path in inside], target if len(inside) == 1 or folder else "/code/"
+        )
 
 
-def _copy(sources: list[str], target: str) -> str:
+def _copy_instruction(sources: list[str], target: str) -> str:
     if all(map(_PLAIN_PATH.fullmatch, (*sources, target))):
         return f"COPY {' '.join(sources)} {target}"
-    return f"COPY {json.dumps([*(_literal(_pattern(source)) for source in sources), _literal(target)])}"
+    return f"COPY {json.dumps([*(_escape(_exact_pattern(source)) for source in sources), _escape(target)])}"
 
 
-def _pattern(path: str) -> str:
+def _exact_pattern(path: str) -> str:
     """A pattern of COPY that matches this path only."""
     return re.sub(r"[*?\[\\]", lambda sign: "\\\\" if sign[0] == "\\" else f"[{sign[0]}]", path)
 
 
-def _literal(word: str) -> str:
+def _escape(word: str) -> str:
     """The word with its variables and quotes escaped for the builder."""
     return re.sub(r"[\"'\\$]", r"\\\g<0>", word)
 
 
-def _named(text: str) -> Iterator[str]:
+def _included_names(text: str) -> Iterator[str]:
     """The arguments of `-r` and `-c`."""
     for line in _CONTINUED.sub("", text).splitlines():
         line = _COMMENT.sub("", line).strip()
@@ -107,7 +109,7 @@ def _named(text: str) -> Iterator[str]:
         yield from words[:1]
 
 
-def _lines_of_conda(text: str) -> str:
+def _pip_lines(text: str) -> str:
     """The lines that conda passes to pip."""
     try:
         data = yaml.safe_load(text)

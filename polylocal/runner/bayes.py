@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from polylocal.errors import SetupError
 from polylocal.polyaxonfile import HPTuning, Matrix
-from polylocal.runner.search import Params, Trial, best_first, key, sampled
+from polylocal.runner.search import Params, Trial, key, rank_trials, sample
 
 N_WARMUP = 1000  # random points at which the acquisition function is evaluated first
 N_ITER = 5  # the best of them, from which L-BFGS starts
@@ -33,7 +33,7 @@ RESTARTS = 2  # the least number of starts of a fit: a single one may miss the o
 Axis = list[float]
 
 
-class Asked:
+class OptimizerProcess:
     """The child process. Thread-safe.
 
     It starts with the first question and is kept for the next: importing scikit-learn takes most of the time.
@@ -42,7 +42,7 @@ class Asked:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._said: IO[str] | None = None  # its error output
+        self._stderr: IO[str] | None = None  # its error output
 
     def __call__(self, tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | None:
         """The next point; None: the space is used up. Raises SetupError, for example if scikit-learn is missing."""
@@ -50,14 +50,14 @@ class Asked:
         question = json.dumps({"tuning": tuning_data, "seed": seed, "trials": [asdict(trial) for trial in trials]})
         with self._lock:
             try:
-                answer = self._answered(question)
+                answer = self._exchange(question)
             except OSError as error:
                 answer, why = "", f"bayesian optimisation could not be asked: {error}"
             else:
                 why = "bayesian optimisation ended without a word"
             if not answer:
-                words = self._last_words()
-                self._end()
+                words = self._last_error_line()
+                self._terminate()
                 raise SetupError(words or why)
         found: Params | None = json.loads(answer)
         return found
@@ -67,60 +67,60 @@ class Asked:
         process = self._process
         if self._lock.acquire(blocking=False):
             try:
-                self._end()
+                self._terminate()
             finally:
                 self._lock.release()
         elif process is not None:
             process.kill()
 
-    def _answered(self, question: str) -> str:
+    def _exchange(self, question: str) -> str:
         if self._process is None:
             # the matrices are small: more threads would only wait for each other
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-            self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  open for as long as the process
+            self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  open for as long as the process
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._said,
+                stderr=self._stderr,
                 text=True,
                 env=environment,
             )
         asked, told = self._process.stdin, self._process.stdout
         if asked is None or told is None:
             raise OSError("it has no pipes")
-        patience = threading.Timer(TIMEOUT_S, self._process.kill)
-        patience.daemon = True
-        patience.start()
+        timeout = threading.Timer(TIMEOUT_S, self._process.kill)
+        timeout.daemon = True
+        timeout.start()
         try:
             asked.write(question + "\n")
             asked.flush()
             return told.readline()
         finally:
-            patience.cancel()
+            timeout.cancel()
 
-    def _last_words(self) -> str:
+    def _last_error_line(self) -> str:
         if self._process is not None:
             self._process.wait()
-        if self._said is None:
+        if self._stderr is None:
             return ""
-        self._said.seek(0)
-        lines = self._said.read().strip().splitlines()
+        self._stderr.seek(0)
+        lines = self._stderr.read().strip().splitlines()
         return lines[-1] if lines else ""
 
-    def _end(self) -> None:
-        process, said = self._process, self._said
-        self._process = self._said = None
+    def _terminate(self) -> None:
+        process, stderr = self._process, self._stderr
+        self._process = self._stderr = None
         if process is not None:
             with process:  # closing its input ends it; this waits for its end
                 process.kill()
-        if said is not None:
-            said.close()
+        if stderr is not None:
+            stderr.close()
 
 
 def ask(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | None:
     """Ask one question of a new process."""
-    asked = Asked()
+    asked = OptimizerProcess()
     try:
         return asked(tuning, seed, trials)
     finally:
@@ -137,8 +137,8 @@ def suggest(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | No
         raise ValueError("not a bayesian optimisation")
     utility, metric, matrix = tuning.bo.utility_function, tuning.bo.metric, tuning.matrix or {}
     tried = {key({name: trial.params.get(name) for name in matrix}) for trial in trials}
-    told = best_first(trials, metric)
-    fresh = [params for params in _some(tuning, f"{seed}/{len(trials)}", utility) if key(params) not in tried]
+    told = rank_trials(trials, metric)
+    fresh = [params for params in _random_points(tuning, f"{seed}/{len(trials)}", utility) if key(params) not in tried]
     if not fresh:
         return None
     if len(told) < 2:
@@ -149,7 +149,7 @@ def suggest(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | No
     shape = RBF(scale, LENGTHS) if is_smooth else Matern(length_scale=scale, length_scale_bounds=LENGTHS, nu=nu)
     kernel = ConstantKernel(1.0, (0.05, 20.0)) * shape
     sign = 1.0 if metric.optimization == "maximize" else -1.0
-    x = np.array([_encoded(matrix, trial.params) for trial in told])
+    x = np.array([_encode(matrix, trial.params) for trial in told])
     y = np.array([sign * float(trial.value or 0.0) for trial in told])
     values = (y - y.mean()) / (float(y.std()) or 1.0)
     best, number = float(values.max()), abs(hash_of(seed)) % 2**32
@@ -160,14 +160,14 @@ def suggest(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | No
         random_state=number,
     )
     regressor.fit(x, values)
-    points = np.array([_encoded(matrix, params) for params in fresh])
+    points = np.array([_encode(matrix, params) for params in fresh])
     gain = _acquisition(regressor, points, best, utility)
     if _is_listed(matrix):
         return fresh[int(np.argmax(gain))]
     starts = [fresh[i] for i in np.argsort(-gain, kind="stable")[: (utility.n_iter if utility else None) or N_ITER]]
-    climbed = [_climbed(matrix, params, regressor, best, utility) for params in starts]
+    climbed = [_hill_climb(matrix, params, regressor, best, utility) for params in starts]
     candidates = [params for params in [*climbed, *starts] if key(params) not in tried]
-    points = np.array([_encoded(matrix, params) for params in candidates])
+    points = np.array([_encode(matrix, params) for params in candidates])
     return candidates[int(np.argmax(_acquisition(regressor, points, best, utility)))]
 
 
@@ -176,9 +176,9 @@ def hash_of(seed: str) -> int:
     return int.from_bytes(seed.encode()[-8:].rjust(8, b"\0"), "big")
 
 
-def _some(tuning: HPTuning, seed: str, utility: Any) -> list[Params]:
+def _random_points(tuning: HPTuning, seed: str, utility: Any) -> list[Params]:
     wanted = CANDIDATES if _is_listed(tuning.matrix or {}) else (utility.n_warmup if utility else None) or N_WARMUP
-    return list(itertools.islice(sampled(tuning, seed), wanted))
+    return list(itertools.islice(sample(tuning, seed), wanted))
 
 
 def _acquisition(regressor: Any, points: Any, best: float, utility: Any) -> Any:
@@ -199,31 +199,31 @@ def _acquisition(regressor: Any, points: Any, best: float, utility: Any) -> Any:
     return np.where(deviation > 0, above * norm.cdf(z) + deviation * norm.pdf(z), 0.0)
 
 
-def _climbed(matrix: dict[str, Matrix], params: Params, regressor: Any, best: float, utility: Any) -> Params:
+def _hill_climb(matrix: dict[str, Matrix], params: Params, regressor: Any, best: float, utility: Any) -> Params:
     """Climb from a point along the continuous axes."""
     import numpy as np
     from scipy.optimize import minimize
 
-    start = _encoded(matrix, params)
-    free = _free(matrix)
+    start = _encode(matrix, params)
+    free = _continuous_axes(matrix)
     if not free:
         return params
 
-    def downhill(values: Any) -> float:
+    def negative_acquisition(values: Any) -> float:
         point = list(start)
         for place, value in zip(free, values, strict=True):
             point[place] = float(value)
         return -float(_acquisition(regressor, np.array([point]), best, utility)[0])
 
-    done = minimize(downhill, [start[i] for i in free], bounds=[(0.0, 1.0)] * len(free), method="L-BFGS-B")
+    done = minimize(negative_acquisition, [start[i] for i in free], bounds=[(0.0, 1.0)] * len(free), method="L-BFGS-B")
     moved = dict(params)
     for place, value in zip(free, done.x, strict=True):
-        name = _names(matrix)[place]
-        moved[name] = _decoded(matrix[name], float(value))
+        name = _axis_names(matrix)[place]
+        moved[name] = _decode(matrix[name], float(value))
     return moved
 
 
-def _encoded(matrix: dict[str, Matrix], params: Params) -> list[float]:
+def _encode(matrix: dict[str, Matrix], params: Params) -> list[float]:
     """Encode params as a point of the unit cube: a number by its range, each word on its own axis."""
     found: list[float] = []
     for name, option in matrix.items():
@@ -244,23 +244,23 @@ def _axes(option: Matrix, value: Any) -> Axis:
     return [1.0 if item == value else 0.0 for item in listed]
 
 
-def _decoded(option: Matrix, place: float) -> float:
+def _decode(option: Matrix, place: float) -> float:
     low, high = getattr(option, option.option)[:2]
     number = low + place * (high - low)
     return math.exp(number) if option.option == "loguniform" else number
 
 
-def _names(matrix: dict[str, Matrix]) -> list[str]:
+def _axis_names(matrix: dict[str, Matrix]) -> list[str]:
     """The name of the parameter of each axis."""
-    return [name for name, option in matrix.items() for _ in _axes(option, _any(option))]
+    return [name for name, option in matrix.items() for _ in _axes(option, _any_value(option))]
 
 
-def _free(matrix: dict[str, Matrix]) -> list[int]:
+def _continuous_axes(matrix: dict[str, Matrix]) -> list[int]:
     smooth = {name for name, option in matrix.items() if option.option in ("uniform", "loguniform")}
-    return [place for place, name in enumerate(_names(matrix)) if name in smooth]
+    return [place for place, name in enumerate(_axis_names(matrix)) if name in smooth]
 
 
-def _any(option: Matrix) -> Any:
+def _any_value(option: Matrix) -> Any:
     return 1.0 if option.is_distribution else option.listed[0]
 
 

@@ -24,7 +24,7 @@ from polylocal.polyaxonfile import Build, build_variables
 from polylocal.runner import images, outcome
 from polylocal.runner.build_context import Stoppable, build_context
 from polylocal.runner.execution import Execution, StillInUse, Work
-from polylocal.runner.images import Chosen
+from polylocal.runner.images import ChosenImage
 from polylocal.runner.outcome import Outcome
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.statuses import Status
@@ -95,7 +95,7 @@ class BuildOperation:
         except Cancelled:
             result = None
         if result is None or execution.is_stopping:
-            self.finish(execution.stopped())
+            self.finish(execution.stop_outcome())
         elif result.image_id is None:
             self.finish(outcome.build_failed(result.error, result.step))
         else:
@@ -126,7 +126,7 @@ class BuildOperation:
             if run.status in (Status.CREATED, Status.UNSCHEDULABLE):
                 context.store.runs.transition(run, Status.SCHEDULED, recorded={"node": context.engine.node})
             else:
-                found = self._execution.patiently(lambda: context.engine.image_id(container.image_name(run)))
+                found = self._execution.call_engine(lambda: context.engine.image_id(container.image_name(run)))
                 if found and context.store.built_images.has(run, found):
                     # the image was built, but the daemon ended before it recorded that
                     context.store.built_images.complete(run, found)
@@ -136,7 +136,7 @@ class BuildOperation:
             return result and replace(result, error=_hide(result.error, hide), step=_hide(result.step, hide))
 
     def _build_with_log(self, run: Run, secrets: Mapping[str, str], writer: LogWriter) -> BuildResult | None:
-        runs, patiently = self._context.store.runs, self._execution.patiently
+        runs, call_engine = self._context.store.runs, self._execution.call_engine
         runs.transition(run, Status.BUILDING, "Preparing the build context")
         try:
             recipe = _recipe(run, self._context)
@@ -144,20 +144,20 @@ class BuildOperation:
             writer.write_message(str(error))
             return BuildResult(None, str(error))
         runs.record(run, dockerfile=recipe.text)
-        resolved = patiently(lambda: self._resolve_images(run, recipe, writer))
+        resolved = call_engine(lambda: self._resolve_images(run, recipe, writer))
         if self._cancel.called:
             return None
         if resolved.problem:
             writer.write_message(resolved.problem)
             return BuildResult(None, resolved.problem)
-        runs.transition(run, Status.RUNNING, recorded={"builder": patiently(self._context.engine.builder)})
+        runs.transition(run, Status.RUNNING, recorded={"builder": call_engine(self._context.engine.builder)})
         return self._build_with_retries(run, recipe, resolved, secrets, writer)
 
     def _build_with_retries(
         self, run: Run, recipe: _Recipe, resolved: _ResolvedImages, secrets: Mapping[str, str], writer: LogWriter
     ) -> BuildResult:
         """Build with the engine, and again if the engine ends during the build. Raises Cancelled."""
-        built_images, patiently = self._context.store.built_images, self._execution.patiently
+        built_images, call_engine = self._context.store.built_images, self._execution.call_engine
         text = dockerfile.with_label(resolved.text, IMAGE_LABEL, self._context.installation_id)
         text = dockerfile.with_secrets(text) if secrets else text
 
@@ -170,19 +170,19 @@ class BuildOperation:
         def build() -> BuildResult:
             return self._build(run, recipe, text, dockerfile.secrets_argument(secrets), writer, note)
 
-        result = patiently(build, report_retry)
+        result = call_engine(build, report_retry)
         if result.image_id is None and not self._cancel.called and _ENGINE_ERROR.match(result.error):
             report_retry()  # an ending engine still answers, and fails its running builds
             if self._cancel.wait(ENGINE_END_S):
                 raise Cancelled("The build was stopped.")
-            result = patiently(build, report_retry)
+            result = call_engine(build, report_retry)
         if result.image_id:
             built_images.add(run, result.image_id, is_whole=True, sources=resolved.projects)
         return result
 
     def _resolve_images(self, run: Run, recipe: _Recipe, writer: LogWriter) -> _ResolvedImages:
         """The Dockerfile to build, after all images that it names were pulled or found."""
-        engine, found = self._context.engine, dict[str, Chosen]()
+        engine, found = self._context.engine, dict[str, ChosenImage]()
         is_restricted = not self._context.store.users.get(run.user).is_superuser
         is_buildkit = engine.builder().startswith("buildkit")
         arguments = dockerfile.platform_arguments(engine.platform()) if is_buildkit else {}
@@ -204,11 +204,11 @@ class BuildOperation:
             return _ResolvedImages(problem=f"The Dockerfile can't be built: {error}.")
         return _ResolvedImages(text, frozenset().union(*(chosen.projects for chosen in found.values())))
 
-    def _choose(self, reference: Reference, run: Run, found: dict[str, Chosen], writer: LogWriter) -> Chosen:
+    def _choose(self, reference: Reference, run: Run, found: dict[str, ChosenImage], writer: LogWriter) -> ChosenImage:
         """The image of one reference. The image of a trigger is checked by the later build that uses it."""
         name = reference.image
         if reference.is_trigger:
-            return Chosen(problem=images.refusal(name) if is_image_id(name) else "")
+            return ChosenImage(problem=images.refusal(name) if is_image_id(name) else "")
         if name not in found:
             found[name] = images.choose(run, name, self._context, writer.write_line, self._cancel)
         return found[name]
@@ -273,7 +273,7 @@ def _recipe(run: Run, context: RunnerContext) -> _Recipe:
     return _Recipe(build, text, folder)
 
 
-def _with_owner(recipe: _Recipe, found: Mapping[str, Chosen]) -> str:
+def _with_owner(recipe: _Recipe, found: Mapping[str, ChosenImage]) -> str:
     """The Dockerfile. In a rendered one the code belongs to the user of the base image."""
     base = found.get(recipe.build.image or "")
     user = base.image.user if base and base.image else ""
@@ -281,7 +281,7 @@ def _with_owner(recipe: _Recipe, found: Mapping[str, Chosen]) -> str:
     return dockerfile.with_owner(recipe.text, user) if is_rendered and _PLAIN_USER.fullmatch(user) else recipe.text
 
 
-def _download_refusal(text: str, arguments: Mapping[str, str], found: Mapping[str, Chosen]) -> str:
+def _download_refusal(text: str, arguments: Mapping[str, str], found: Mapping[str, ChosenImage]) -> str:
     """The refusal of an ADD from hosts that only an admin may let the engine connect to; "": there is none."""
     bases = {name: Base(chosen.image.env, chosen.image.triggers) for name, chosen in found.items() if chosen.image}
-    return images.unreachable("What ADD names", dockerfile.downloads(text, arguments, bases))
+    return images.host_refusal("What ADD names", dockerfile.downloads(text, arguments, bases))

@@ -22,26 +22,26 @@ from polylocal.statuses import is_done
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 600.0  # between two automatic collections
-STEPS_S = 86400.0  # the steps of a failed build are kept this long, for its next attempt
-SOON_S = 30.0  # between two automatic collections while the disk is full
-_HALF_MADE_S = 3600.0  # older files are not being written any more
-_JUST_MADE_S = 60.0  # the row of a younger file may not be committed yet
-_MANY = 500
+COLLECT_S = 600.0  # between two automatic collections
+KEEP_STEPS_S = 86400.0  # the steps of a failed build are kept this long, for its next attempt
+COLLECT_ON_FULL_DISK_S = 30.0  # between two automatic collections while the disk is full
+_INCOMPLETE_S = 3600.0  # older files are not being written any more
+_NEW_S = 60.0  # the row of a younger file may not be committed yet
+_BATCH = 500
 
 
 class Collector:
     """Thread-safe: one collection at a time."""
 
-    def __init__(self, context: RunnerContext, in_hand: Callable[[], set[str]]) -> None:
-        """`in_hand` returns the uuids of the runs that have a thread."""
+    def __init__(self, context: RunnerContext, active_uuids: Callable[[], set[str]]) -> None:
+        """`active_uuids` returns the uuids of the runs that have a thread."""
         self._context = context
-        self._in_hand = in_hand
+        self._active_uuids = active_uuids
         self._lock = threading.RLock()
-        self._next_at = time.monotonic() + SOON_S
+        self._next_at = time.monotonic() + COLLECT_ON_FULL_DISK_S
         self._started_at = clock.now()
 
-    def look(self, budget_gib: float | None = None, *, asked: bool = True) -> list[Item]:
+    def list_items(self, budget_gib: float | None = None, *, asked: bool = True) -> list[Item]:
         """List everything that takes space, and whether it would be removed.
 
         `budget_gib`: space for images, in GiB; None is the setting. `asked`: a person requested it. Otherwise files
@@ -56,10 +56,12 @@ class Collector:
         """Remove what nobody needs. Returns the list of `look`; in it, things that could not be removed are kept."""
         with self._lock:
             self._forget_images()
-            items = [self._without(item) if item.goes else item for item in self.look(budget_gib, asked=asked)]
+            items = [
+                self._remove_item(item) if item.goes else item for item in self.list_items(budget_gib, asked=asked)
+            ]
             self._remove_build_containers()
-            if self._budget(budget_gib) <= self._budget_by_itself():
-                self._next_at = time.monotonic() + EVERY_S  # the next automatic collection would find nothing
+            if self._budget(budget_gib) <= self._automatic_budget():
+                self._next_at = time.monotonic() + COLLECT_S  # the next automatic collection would find nothing
         gone = [item for item in items if item.goes]
         if gone:
             freed = sum(item.size_bytes for item in gone) / 2**20
@@ -73,7 +75,7 @@ class Collector:
         """
         if self._is_building():
             return ""
-        return max(self._started_at, clock.stamp(datetime.now(UTC) - timedelta(seconds=0 if asked else STEPS_S)))
+        return max(self._started_at, clock.stamp(datetime.now(UTC) - timedelta(seconds=0 if asked else KEEP_STEPS_S)))
 
     def _is_building(self) -> bool:
         return any(run.kind.makes_image for run in self._context.store.queue.begun())
@@ -92,22 +94,24 @@ class Collector:
             log.info("container %s removed: left over from a build", container_id[:12])
 
     def is_due(self) -> bool:
-        """Whether an automatic collection is due: every `EVERY_S`, or every `SOON_S` while the disk is full."""
+        """Whether an automatic collection is due. It is due more often while the disk is full."""
         now = time.monotonic()
         is_full = self._context.disk.problem() is not None
-        if self._context.link.info is None or now < (self._next_at - EVERY_S + SOON_S if is_full else self._next_at):
+        if self._context.link.info is None or now < (
+            self._next_at - COLLECT_S + COLLECT_ON_FULL_DISK_S if is_full else self._next_at
+        ):
             return False
-        self._next_at = now + EVERY_S
+        self._next_at = now + COLLECT_S
         return True
 
-    def collect_by_itself(self) -> None:
+    def collect_automatically(self) -> None:
         """Run an automatic collection, unless a requested one is running."""
         called_at = time.monotonic()
         with self._lock:
-            if self._next_at - EVERY_S <= called_at:
-                self.collect(self._budget_by_itself(), asked=False)
+            if self._next_at - COLLECT_S <= called_at:
+                self.collect(self._automatic_budget(), asked=False)
 
-    def _budget_by_itself(self) -> float:
+    def _automatic_budget(self) -> float:
         """The budget of an automatic collection, in GiB: on a full disk, every image that can be built again goes."""
         return 0.0 if self._context.disk.problem() else self._budget(None)
 
@@ -118,24 +122,24 @@ class Collector:
         context = self._context
         found = context.engine.containers(context.installation_id)
         rows = {run.uuid: run for run in (context.store.runs.by_uuid(item.run_uuid) for item in found) if run}
-        removals = gc.unneeded_containers(found, rows, self._in_hand(), clock.now())
+        removals = gc.unneeded_containers(found, rows, self._active_uuids(), clock.now())
         # the supervisor removes the containers of known runs, once their logs are complete
         return gc.containers(found, {r.container_id: r.why for r in removals if r.run not in rows})
 
     def _leftovers(self) -> Iterator[Leftover]:
         root = self._context.home.root
-        yield from self._of_runs(root / "contexts", "handed over to a run that is done", are_kept=False)
+        yield from self._leftovers_of_runs(root / "contexts", "handed over to a run that is done", are_kept=False)
         for path in (*(root / "code").glob("upload-*"), *(root / "code").glob("commit-*")):
-            if _age_s(path) > _HALF_MADE_S:
+            if _age_s(path) > _INCOMPLETE_S:
                 yield self._leftover(path, "an upload that came to no end", needs_request=False)
         for folder in sorted((root / "logs").glob("*")):
-            yield from self._of_runs(folder, "the log of no run that is known", are_kept=True)
+            yield from self._leftovers_of_runs(folder, "the log of no run that is known", are_kept=True)
         known = self._context.store.projects.uuids()
         for path in sorted((root / "code").glob("*")):
-            if path.name not in known and "-" not in path.name and _age_s(path) > _HALF_MADE_S:
+            if path.name not in known and "-" not in path.name and _age_s(path) > _INCOMPLETE_S:
                 yield self._leftover(path, "the code of no project that is known", needs_request=True)
 
-    def _of_runs(self, folder: Path, why: str, *, are_kept: bool) -> Iterator[Leftover]:
+    def _leftovers_of_runs(self, folder: Path, why: str, *, are_kept: bool) -> Iterator[Leftover]:
         """Files that are named after the uuid of a run that is unknown or done.
 
         `are_kept`: a known run keeps its files for good.
@@ -145,8 +149,8 @@ class Collector:
             for entry in os.scandir(folder):
                 by_uuid.setdefault(entry.name.partition(".")[0], []).append(Path(entry.path))
         names = sorted(by_uuid)
-        for uuids in (names[start : start + _MANY] for start in range(0, len(names), _MANY)):
-            known, in_hand = self._context.store.usage.by_uuid(uuids), self._in_hand()
+        for uuids in (names[start : start + _BATCH] for start in range(0, len(names), _BATCH)):
+            known, active_uuids = self._context.store.usage.by_uuid(uuids), self._active_uuids()
             for uuid in uuids:
                 run = known.get(uuid)
                 if run and are_kept:
@@ -154,15 +158,15 @@ class Collector:
                         replace(self._leftover(p, f"of {run.label}", needs_request=True), stays=True)
                         for p in by_uuid[uuid]
                     )
-                elif uuid not in in_hand and not (run and not is_done(run.status)):
-                    paths = (path for path in by_uuid[uuid] if _age_s(path) > _JUST_MADE_S)
+                elif uuid not in active_uuids and not (run and not is_done(run.status)):
+                    paths = (path for path in by_uuid[uuid] if _age_s(path) > _NEW_S)
                     yield from (self._leftover(path, why, needs_request=are_kept) for path in paths)
 
     def _leftover(self, path: Path, why: str, *, needs_request: bool) -> Leftover:
         used = clock.stamp(datetime.fromtimestamp(path.lstat().st_mtime, UTC))
         return Leftover(str(path.relative_to(self._context.home.root)), size_of(path), used, why, needs_request)
 
-    def _without(self, item: Item) -> Item:
+    def _remove_item(self, item: Item) -> Item:
         """Remove one thing. It is kept if it is in use again, or can't be removed."""
         context = self._context
         try:

@@ -29,8 +29,8 @@ from polylocal.system.cancellation import Cancelled, cancelled_by
 log = logging.getLogger(__name__)
 
 SETTLE_S = 1.0  # for a start request whose connection was lost
-SIGNAL_S = 1.0  # for the event of a death that was already seen
-LOOK_S = 0.2  # how often a container is inspected after the end of its output, until it has ended
+DEATH_EVENT_S = 1.0  # for the event of a death that was already seen
+INSPECT_S = 0.2  # how often a container is inspected after the end of its output, until it has ended
 
 
 class ContainerWork(Work):
@@ -59,19 +59,19 @@ class ContainerWork(Work):
         """The columns with the address under which the daemon reaches the program of a running container."""
         return {}
 
-    def most_restarts(self, run: Run) -> int:
+    def max_restarts(self, run: Run) -> int:
         """The number of times that a run starts again after its program failed."""
         return run.specification.environment.max_restarts or 0
 
-    def most_losses(self, run: Run) -> int:
+    def max_losses(self, run: Run) -> int:
         """The number of times that a run starts again after the engine lost its container."""
-        return self.most_restarts(run)
+        return self.max_restarts(run)
 
-    def tries_start_again(self, operation: ContainerOperation, reason: str) -> bool:
+    def retries_failed_start(self, operation: ContainerOperation, reason: str) -> bool:
         """Whether to try again after the engine refused to start the container, for this reason."""
         return False
 
-    def before_end(self, operation: ContainerOperation, recorded: Mapping[str, object]) -> None:
+    def before_final_status(self, operation: ContainerOperation, recorded: Mapping[str, object]) -> None:
         """Do what must be done before the final status is known to anybody."""
 
     def end(self, operation: ContainerOperation, end: Outcome, recorded: Mapping[str, object]) -> Outcome | None:
@@ -95,7 +95,7 @@ class ContainerOperation:
         self._was_unseen = False  # no daemon was there when the container ended
         self._engine_was_restarted = False  # since the container started
         self._was_followed = True
-        self._was_told = False  # its processes were told to end
+        self._was_terminated = False  # its processes were told to end
 
     @property
     def run(self) -> Run:
@@ -107,15 +107,17 @@ class ContainerOperation:
         while container_id is not None:
             try:
                 ending = self._attempt(container_id, is_fresh)
-                again = ending is not None and self._restarted(container_id, ending)
+                again = ending is not None and self._restart_if_allowed(container_id, ending)
             except ContainerMissing:
                 if not self._retry_after_loss(container_id, outcome.GONE):
                     self.reclaim_folders(None)
-                    self.finish(self.execution.stopped() if self.execution.is_stopping else outcome.lost(outcome.GONE))
+                    self.finish(
+                        self.execution.stop_outcome() if self.execution.is_stopping else outcome.lost(outcome.GONE)
+                    )
                     return
                 again = True
             except EngineError as error:
-                if not self.work.tries_start_again(self, str(error)):
+                if not self.work.retries_failed_start(self, str(error)):
                     self.finish(outcome.not_started(str(error)))
                     return
                 again = True
@@ -124,7 +126,7 @@ class ContainerOperation:
                 container_id = self.run.container_id or self.create()
                 continue
             if ending is None:
-                self.finish(self.execution.stopped())
+                self.finish(self.execution.stop_outcome())
                 return
             self.reclaim_folders(container_id)
             self.finish(outcome.of(self.run.kind, ending), exit_code=ending.exit_code)
@@ -134,9 +136,9 @@ class ContainerOperation:
         """Create the container. Returns its id; None: the run has ended, or waits for another image."""
         execution, context = self.execution, self.context
         if execution.is_stopping:
-            self.finish(self.execution.stopped())
+            self.finish(self.execution.stop_outcome())
             return None
-        container_id = self._created()
+        container_id = self._create_with_retries()
         if container_id is None:
             return None
         recorded = {"container_id": container_id, "node": context.engine.node}
@@ -144,24 +146,24 @@ class ContainerOperation:
             context.store.runs.record(self.run, **recorded)
         execution.refresh()
         if is_done(self.run.status):  # by its own report in the meantime: nothing may be started any more
-            self.finish(self.execution.stopped())
+            self.finish(self.execution.stop_outcome())
             return None
         return container_id
 
-    def _created(self) -> str | None:
+    def _create_with_retries(self) -> str | None:
         execution = self.execution
         while True:
             try:
                 with cancelled_by(execution.cancel):
                     return self.work.create(self)
             except Cancelled:
-                self.finish(self.execution.stopped())
+                self.finish(self.execution.stop_outcome())
             except NotReady:
                 log.info("run=%s: waits, its container can't be created yet", self.run.label)
             except InvalidInput as error:  # another attempt would fail in the same way
                 self.finish(outcome.not_started(str(error)))
             except (EngineError, NotFound) as error:
-                if self.work.tries_start_again(self, str(error)):
+                if self.work.retries_failed_start(self, str(error)):
                     execution.refresh()
                     continue
                 self.finish(outcome.not_started(str(error)))
@@ -174,8 +176,8 @@ class ContainerOperation:
             self._was_unseen = self._engine_was_restarted = False
             found = None
             if not is_fresh:
-                found = execution.patiently(lambda: self._settled(container_id), self._note_trouble)
-            if found is None or self._is_to_start(found):
+                found = execution.call_engine(lambda: self._state_after_lost_start(container_id), self._note_absence)
+            if found is None or self._needs_start(found):
                 if execution.is_stopping:
                     return None
                 self.start(container_id, follower)
@@ -186,25 +188,25 @@ class ContainerOperation:
             state = self.wait(container_id, waiter, follower)
             if state is None:
                 if follower.has_changed():
-                    execution.patiently(follower.complete)
+                    execution.call_engine(follower.complete)
                 self._must_check_log = True  # after the final status: an engine answers slowly just after a death
                 return self._ending(0, out_of_memory=False)
-            if state.exit_code in outcome.KILLS and waiter.wait(SIGNAL_S) is None:
+            if state.exit_code in outcome.KILLS and waiter.wait(DEATH_EVENT_S) is None:
                 self._was_unseen = True  # the event would tell whether it was killed through the engine
             if self._was_unseen and state.exit_code in outcome.KILLS:
-                self._engine_was_restarted = execution.patiently(lambda: context.engine.has_lost(state))
-            execution.patiently(follower.complete)
+                self._engine_was_restarted = execution.call_engine(lambda: context.engine.has_lost(state))
+            execution.call_engine(follower.complete)
         return self._ending(state.exit_code, state.out_of_memory, was_signalled=waiter.was_signalled)
 
-    def _settled(self, container_id: str) -> ContainerState:
+    def _state_after_lost_start(self, container_id: str) -> ContainerState:
         """The state after a start request of which the answer was lost has reached the engine."""
         state = self.context.engine.inspect(container_id)
-        if self._is_to_start(state):
+        if self._needs_start(state):
             threading.Event().wait(SETTLE_S)
             state = self.context.engine.inspect(container_id)
         return state
 
-    def _is_to_start(self, state: ContainerState) -> bool:
+    def _needs_start(self, state: ContainerState) -> bool:
         restart_is_due = state.is_finished and state.finished_at == self.run.restarted_after
         return state.status == "created" or restart_is_due
 
@@ -213,17 +215,17 @@ class ContainerOperation:
 
         def start() -> None:
             # where the answer to a start was lost, the program may have ended already: it must not run twice
-            if not self.engine_was_away or self._is_to_start(self._settled(container_id)):
+            if not self.engine_was_away or self._needs_start(self._state_after_lost_start(container_id)):
                 self.context.engine.start(container_id)
 
-        self.execution.patiently(start, self._note_trouble)
+        self.execution.call_engine(start, self._note_absence)
         self.mark_running(container_id)
         if self.execution.is_stopping:
             self.stop()  # the request came while the container was starting, when there was nothing to stop
 
     def mark_running(self, container_id: str) -> None:
         execution, runs = self.execution, self.context.store.runs
-        state = self.look(container_id)
+        state = self.inspect(container_id)
         recorded = {"node": state.node, **self.work.address_columns(self.run, state)}
         if not execution.move(Status.RUNNING, recorded=recorded):
             runs.record(self.run, **recorded)
@@ -238,10 +240,10 @@ class ContainerOperation:
         """
         while True:
             follower.follow(waiter)
-            code = waiter.wait(LOOK_S)
+            code = waiter.wait(INSPECT_S)
             if code == 0 and follower.is_orderly and not self.engine_was_away and not self.context.link.has_failed:
                 return None
-            state = self.look(container_id)
+            state = self.inspect(container_id)
             if state.is_finished:
                 return state
             if state.is_running:  # the stream ended before the container did
@@ -249,10 +251,10 @@ class ContainerOperation:
             if code is not None:
                 # the event comes a moment before the engine's own records; or it was of the attempt before
                 threading.Event().wait(0.005)
-                state = self.look(container_id)
+                state = self.inspect(container_id)
                 if state.is_finished:
                     return state
-                waiter.forget()
+                waiter.reset()
 
     def _ending(self, exit_code: int, out_of_memory: bool, *, was_signalled: bool = False) -> Ending:
         context, execution = self.context, self.execution
@@ -269,7 +271,7 @@ class ContainerOperation:
             was_unseen=self._was_unseen,
             was_rebooted=was_rebooted,
             engine_was_restarted=self._engine_was_restarted,
-            was_told=self._was_told,
+            was_terminated=self._was_terminated,
             time_limit_s=(execution.time_limit_s or 0.0) if run.stop_reason == outcome.TIME_LIMIT else None,
             disk_was_full=bool(exit_code) and context.disk.problem() is not None,
             memory_limit_mib=container.limits(resources, context.link.capacity(with_gpus=False)).memory_mib,
@@ -279,14 +281,14 @@ class ContainerOperation:
     def finish(self, end: Outcome, **recorded: object) -> None:
         """Record the final status, then remove the container: the run needs nothing of it any more."""
         execution, context, run = self.execution, self.context, self.run
-        self.work.before_end(self, recorded)
+        self.work.before_final_status(self, recorded)
         if (ended := self.work.end(self, end, recorded)) is not None:
             log.info("run=%s %s: %s", run.label, ended.status, ended.message)
         self.complete_log()
         shutil.rmtree(context.home.handover(run.uuid), ignore_errors=True)
         if run.container_id and not run.ttl:
             with suppress(EngineError):  # a container that stays is found by its label and removed later
-                execution.patiently(lambda: context.engine.remove(run.container_id or ""))
+                execution.call_engine(lambda: context.engine.remove(run.container_id or ""))
 
     def complete_log(self) -> None:
         """Fetch what the live stream may have missed, if that was put off until the end was recorded."""
@@ -294,16 +296,16 @@ class ContainerOperation:
         if run.container_id and self._must_check_log:
             with Follower(run, run.container_id, self.context) as follower:
                 follower.is_orderly = True  # otherwise the log was completed before
-                self.execution.patiently(follower.complete)
+                self.execution.call_engine(follower.complete)
 
-    def _restarted(self, container_id: str, ending: Ending) -> bool:
+    def _restart_if_allowed(self, container_id: str, ending: Ending) -> bool:
         """Whether the run has another try. It is recorded first, so that no try is given twice."""
-        run, allowed = self.run, self.work.most_restarts(self.run)
+        run, allowed = self.run, self.work.max_restarts(self.run)
         if ending.is_lost:
             return self._retry_after_loss(container_id, outcome.loss(ending))
         if not outcome.should_restart(ending, run.restarts, allowed):
             return False
-        finished_at = self.look(container_id).finished_at
+        finished_at = self.inspect(container_id).finished_at
         recorded = {"restarts": run.restarts + 1, "restarted_after": finished_at}
         return self.record_restart(f"Exit code {ending.exit_code}: restart {run.restarts + 1} of {allowed}", recorded)
 
@@ -313,8 +315,8 @@ class ContainerOperation:
         It gets a new container, since nobody knows what the engine still has of the lost one. The log says where the
         output of the new one begins.
         """
-        run, allowed = self.run, self.work.most_losses(self.run)
-        again = not self.execution.is_unwanted() and run.restarts < allowed
+        run, allowed = self.run, self.work.max_losses(self.run)
+        again = not self.execution.is_cancelled() and run.restarts < allowed
         words = f"engine-lost: {how}"
         with Follower(run, container_id, self.context) as follower:
             further = f"; what comes now is of another one, restart {run.restarts + 1} of {allowed}" if again else ""
@@ -326,7 +328,7 @@ class ContainerOperation:
             return False
         self.engine_was_away = False
         with suppress(EngineError):  # a container that stays is found by its label and removed later
-            self.execution.patiently(lambda: self.context.engine.remove(container_id))
+            self.execution.call_engine(lambda: self.context.engine.remove(container_id))
         return True
 
     def record_restart(self, message: str, recorded: Mapping[str, object]) -> bool:
@@ -360,7 +362,7 @@ class ContainerOperation:
             return ownership.reclaim(folder, context.uid, context.gid, context.engine, image, context.installation_id)
 
         try:
-            problem = self.execution.patiently(reclaimed)
+            problem = self.execution.call_engine(reclaimed)
         except (ContainerMissing, NotFound):
             problem = "outputs may belong to another user: the container was removed before they were handed over"
         if problem:
@@ -375,30 +377,32 @@ class ContainerOperation:
 
     def _stop(self, container_id: str, grace_s: float) -> None:
         try:
-            if not self._terminated(container_id, grace_s):
-                self.execution.patiently(lambda: self.context.engine.stop(container_id, grace_s))
+            if not self._terminate(container_id, grace_s):
+                self.execution.call_engine(lambda: self.context.engine.stop(container_id, grace_s))
         except EngineError as error:
             log.warning("run=%s: the engine refused to stop it, and is asked again: %s", self.run.label, error)
-            self.execution.stop_again()
+            self.execution.allow_stop_again()
 
-    def _terminated(self, container_id: str, grace_s: float) -> bool:
+    def _terminate(self, container_id: str, grace_s: float) -> bool:
         """Tell every process once to end, and kill the container after the grace period, in seconds.
 
         Returns False if they can't be told.
         """
-        engine, patiently = self.context.engine, self.execution.patiently
-        self._was_told = True  # before the signal: the program's end may be recorded while this thread still waits
-        if not grace_s or not patiently(lambda: engine.terminate(container_id)):
-            self._was_told = False
+        engine, call_engine = self.context.engine, self.execution.call_engine
+        self._was_terminated = (
+            True  # before the signal: the program's end may be recorded while this thread still waits
+        )
+        if not grace_s or not call_engine(lambda: engine.terminate(container_id)):
+            self._was_terminated = False
             return False
         until = time.monotonic() + grace_s
-        if not patiently(lambda: engine.wait(container_id, max(0.0, until - time.monotonic()))):
-            patiently(lambda: engine.kill(container_id))
+        if not call_engine(lambda: engine.wait(container_id, max(0.0, until - time.monotonic()))):
+            call_engine(lambda: engine.kill(container_id))
         return True
 
-    def look(self, container_id: str) -> ContainerState:
+    def inspect(self, container_id: str) -> ContainerState:
         """Inspect the container. Raises ContainerMissing, EngineError."""
-        return self.execution.patiently(lambda: self.context.engine.inspect(container_id), self._note_trouble)
+        return self.execution.call_engine(lambda: self.context.engine.inspect(container_id), self._note_absence)
 
-    def _note_trouble(self) -> None:
+    def _note_absence(self) -> None:
         self.engine_was_away = True

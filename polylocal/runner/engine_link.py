@@ -84,7 +84,7 @@ class EngineLink:
         self.has_failed = True
         self.wait_until_back()
 
-    def patiently(self, call: Callable[[], T], on_trouble: Callable[[], None] = lambda: None) -> T:
+    def call_engine(self, call: Callable[[], T], on_trouble: Callable[[], None] = lambda: None) -> T:
         """Call an idempotent function until the engine answers it. Raises Cancelled, as `wait_until_back`."""
         while True:
             try:

@@ -87,18 +87,18 @@ class Execution:
             log.warning("run=%s: put off, %s", self.run.label, error)
             return False
         except Exception as error:  # a bug or a broken host: the run must not hang for ever because of it
-            if isinstance(error, OSError) and self._may_pass(error):
+            if isinstance(error, OSError) and self._is_temporary(error):
                 log.warning("run=%s: put off, %s", self.run.label, error)
                 return False
             log.exception("run=%s: could not be carried on", self.run.label)
             reason = str(error) if isinstance(error, PolylocalError | OSError) else f"{type(error).__name__}: {error}"
-            return self._give_up(outcome.host_failed(reason))
+            return self._finish_as_failed(outcome.host_failed(reason))
         return True
 
-    def _may_pass(self, error: OSError) -> bool:
+    def _is_temporary(self, error: OSError) -> bool:
         return is_shortage(error) or (is_trouble(error) and self.context.disk.problem() is not None)
 
-    def _give_up(self, end: Outcome) -> bool:
+    def _finish_as_failed(self, end: Outcome) -> bool:
         """Finish the run where nothing is certain any more. Returns False if even that can't be recorded."""
         try:
             self.operation.finish(end)
@@ -131,7 +131,7 @@ class Execution:
             self.cancel()
             self.operation.stop()
 
-    def stop_again(self) -> None:
+    def allow_stop_again(self) -> None:
         """The engine refused to stop the run: the next request is passed on."""
         self._stopping.clear()
 
@@ -143,13 +143,13 @@ class Execution:
         """Wait at most this long. Returns whether a stop was requested."""
         return self._stopping.wait(seconds)
 
-    def is_unwanted(self) -> bool:
+    def is_cancelled(self) -> bool:
         """Whether the run was stopped, deleted or ended by its own report."""
         run = self.context.store.runs.by_pk(self.run.pk)
         is_wanted = run.stop_requested_at is None and run.deleted_at is None and not is_done(run.status)
         return self.is_stopping or not is_wanted
 
-    def stopped(self) -> Outcome:
+    def stop_outcome(self) -> Outcome:
         run = self.context.store.runs.by_pk(self.run.pk)
         if run.stop_reason == outcome.TIME_LIMIT and not run.deleted_at:
             return outcome.timed_out(self.time_limit_s or 0.0)
@@ -167,13 +167,13 @@ class Execution:
         """Record the final status. Returns None if the run had one already."""
         return end if self.move(end.status, end.message, details=end.details, recorded=recorded) else None
 
-    def say(self, text: str) -> None:
+    def log_message(self, text: str) -> None:
         """Add a line of polylocal's own to the log of the run. Raises StoreError."""
         context = self.context
         path, most = context.log_path(self.run), context.settings.max_log_mib
         with LogWriter(path, context.log_grew, max_mib=most) as writer:
             writer.write_gap(text)
 
-    def patiently(self, call: Callable[[], T], on_trouble: Callable[[], None] = lambda: None) -> T:
+    def call_engine(self, call: Callable[[], T], on_trouble: Callable[[], None] = lambda: None) -> T:
         """Call the engine until it answers; `on_trouble` is called each time that it does not."""
-        return self.context.link.patiently(call, on_trouble)
+        return self.context.link.call_engine(call, on_trouble)

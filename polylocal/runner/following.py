@@ -18,10 +18,10 @@ from polylocal.store.rows import Run
 log = logging.getLogger(__name__)
 
 DRAIN_S = 10.0  # the longest time from a container's death to the end of its output
-SMALL = 256 * 1024  # bytes: a log of at most this size is compared whole at the end, a longer one by its tail
+SMALL_LOG = 256 * 1024  # bytes: a log of at most this size is compared whole at the end, a longer one by its tail
 TAIL_LINES = 200
-_TRIES = 3  # to fetch a log that somebody changes at the same time
-_SHOWN = 4096
+_MAX_TRIES = 3  # to fetch a log that somebody changes at the same time
+_TAIL_BYTES = 4096
 
 
 class Follower(AbstractContextManager["Follower"]):
@@ -72,7 +72,7 @@ class Follower(AbstractContextManager["Follower"]):
             except (EngineUnreachable, EngineError):
                 return  # the caller inspects the container next, and finds the reason
             try:
-                self._drain(stream, waiter, self._catch_up())
+                self._drain(stream, waiter, self._new_filter())
                 return
             except LogChanged:
                 self._reopen()
@@ -84,9 +84,9 @@ class Follower(AbstractContextManager["Follower"]):
         """
         if self.has_changed():
             self._reopen()
-        elif self._writer.is_full or (self._writer.size > SMALL and self.is_orderly and self._ends_alike()):
+        elif self._writer.is_full or (self._writer.size > SMALL_LOG and self.is_orderly and self._has_same_end()):
             return
-        for _ in range(_TRIES):
+        for _ in range(_MAX_TRIES):
             try:
                 self._fetch_all()
                 return
@@ -97,10 +97,10 @@ class Follower(AbstractContextManager["Follower"]):
     def _fetch_all(self) -> None:
         try:
             with self._engine.logs(self._container_id, follow=False) as stream:
-                catch_up = self._catch_up()
+                catch_up = self._new_filter()
                 for frame in stream:
-                    self._keep(frame, catch_up)
-            self._say_rest(catch_up)
+                    self._write_frame(frame, catch_up)
+            self._write_held_back(catch_up)
         except EngineError as error:  # somebody removed the container: the end of the run is known all the same
             log.warning("run=%s: its log may lack the end, the engine gives it no more: %s", self._run.label, error)
             if self._missing:
@@ -125,7 +125,7 @@ class Follower(AbstractContextManager["Follower"]):
             self._writer.write_lost(0, is_all=False)
             self._run = self._store.runs.record(self._run, log_start=self._writer.size)
 
-    def _say_rest(self, catch_up: StoredLogFilter) -> None:
+    def _write_held_back(self, catch_up: StoredLogFilter) -> None:
         """Write the bytes that were held back as a possible beginning of a secret. No more output follows."""
         for number, masked in self._masked.items():
             self._writer.append(catch_up(number, masked.rest()), number, is_stored=True)
@@ -140,7 +140,7 @@ class Follower(AbstractContextManager["Follower"]):
             self._writer.write_gap(text)
         return self._writer.size
 
-    def _catch_up(self) -> StoredLogFilter:
+    def _new_filter(self) -> StoredLogFilter:
         self._masked.clear()  # bytes that were held back are not in the file: they are sent again
         if not logs.has_times(self._writer.path):  # the lines in the file can't be counted: fetch all of them again
             self._writer.rewind(self._run.log_start)
@@ -163,7 +163,7 @@ class Follower(AbstractContextManager["Follower"]):
         try:
             with stream, suppress(EngineUnreachable):  # the caller inspects the container, then follows again
                 for frame in stream:
-                    self._keep(frame, catch_up)
+                    self._write_frame(frame, catch_up)
                 has_ended = True
         finally:
             waiter.on_death(lambda: None)
@@ -172,14 +172,14 @@ class Follower(AbstractContextManager["Follower"]):
                 started.cancel()
         return has_ended
 
-    def _keep(self, frame: Frame, catch_up: StoredLogFilter | None) -> None:
+    def _write_frame(self, frame: Frame, catch_up: StoredLogFilter | None) -> None:
         data = frame.data
         if self._mask:  # before the lines in the file are skipped: they may end in the middle of a secret
             data = self._masked.setdefault(frame.stream, Masked(self._mask))(data)
         data = catch_up(frame.stream, data) if catch_up else data
         self._writer.append(data, frame.stream, frame.time_us, is_stored=catch_up is not None)
 
-    def _ends_alike(self) -> bool:
+    def _has_same_end(self) -> bool:
         """Whether the engine's last lines are the last ones of this log too, in each stream, and nowhere else in it."""
         tail: dict[int, bytes] = {}
         try:
@@ -188,7 +188,7 @@ class Follower(AbstractContextManager["Follower"]):
                     tail[frame.stream] = tail.get(frame.stream, b"") + frame.data
         except EngineError:
             return False
-        reach = 2 * sum(map(len, tail.values())) + SMALL
+        reach = 2 * sum(map(len, tail.values())) + SMALL_LOG
         ours: dict[int, bytes] = {}
         for number, data in logs.streams(self._writer.path, max(self._run.log_start, self._writer.size - reach)):
             ours[number] = ours.get(number, b"") + data
@@ -214,7 +214,7 @@ def last_line(path: Path) -> str:
     """The last line that is not blank, for a message. "": there is none."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _SHOWN))
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return ""

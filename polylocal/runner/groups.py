@@ -28,8 +28,8 @@ from polylocal.store.rows import Run
 log = logging.getLogger(__name__)
 
 CHUNK = 50  # experiments in one transaction: other writers must get their turn
-EARLY = "Early stopping"
-BUDGET = "The budget is used up"
+EARLY_STOPPING = "Early stopping"
+BUDGET_USED = "The budget is used up"
 
 
 class Groups:
@@ -38,31 +38,31 @@ class Groups:
     def __init__(self, context: RunnerContext, wake: Callable[[], None]) -> None:
         self._context = context
         self._wake = wake
-        self._judged: dict[int, int] = {}  # by group: the newest metric when its early stopping was last evaluated
-        self._bayes = bayes.Asked()
-        self._plans: dict[int, tuple[int, Future[list[Suggestion]]]] = {}  # by group: iteration, suggestions
+        self._evaluated: dict[int, int] = {}  # by group: the newest metric when its early stopping was last evaluated
+        self._bayes = bayes.OptimizerProcess()
+        self._computed: dict[int, tuple[int, Future[list[Suggestion]]]] = {}  # by group: iteration, suggestions
         self._may_begin = True
 
-    def tend_all(self, *, may_begin: bool = True) -> None:
+    def advance_all(self, *, may_begin: bool = True) -> None:
         """Carry every open group on by one step. `may_begin`: further experiments may be created and released."""
         self._may_begin = may_begin
         found = self._context.store.groups.open()
-        for pk in self._plans.keys() - {group.pk for group in found}:
-            del self._plans[pk]
-            self._judged.pop(pk, None)
+        for pk in self._computed.keys() - {group.pk for group in found}:
+            del self._computed[pk]
+            self._evaluated.pop(pk, None)
         if not found:
             self._bayes.close()
         for group in found:
             try:
-                self._tend(group)
+                self._advance_safely(group)
             except Exception:  # a bug in one group must not stop everybody's runs
                 log.exception("run=%s: could not be tended", group.label)
 
-    def _tend(self, group: Run) -> None:
+    def _advance_safely(self, group: Run) -> None:
         """Carry one group on by one step."""
         try:
             specification = group.specification
-            self._go_on(group, specification)
+            self._advance(group, specification)
         except (InvalidInput, SetupError, ValueError, ArithmeticError) as error:
             self._fail(group, str(error))
 
@@ -71,23 +71,23 @@ class Groups:
         self._context.store.runs.transition(group, Status.FAILED, message, details={"reason": "search"})
         self._context.store.groups.stop(group, pending_only=True)
 
-    def _go_on(self, group: Run, specification: Specification) -> None:
+    def _advance(self, group: Run, specification: Specification) -> None:
         store, tuning = self._context.store, specification.hptuning
-        if self._has_stopped(group, tuning):
+        if self._stop_early(group, tuning):
             return
         progress = store.groups.progress(group)
         is_late, is_full = _is_late(group, tuning), _is_full(tuning, progress)
         if is_late:
-            store.groups.cancel_held(group, BUDGET)
-        is_hopeless = self._is_hopeless(group, specification, progress)
+            store.groups.cancel_held(group, BUDGET_USED)
+        is_hopeless = self._has_failed_too_often(group, specification, progress)
         is_over = is_late or is_full or is_hopeless
-        plan = [] if is_over else self._plan(group, tuning)
+        plan = [] if is_over else self._suggestions(group, tuning)
         if plan is None:
             return  # the suggestions are being computed
         if not self._may_begin and (group.suggested < len(plan) or progress.open):
             return
         if group.suggested < len(plan):
-            self._make(group, specification, plan, progress)
+            self._create_experiments(group, specification, plan, progress)
         elif progress.open:
             store.groups.release(group)
         elif group.suggested and not is_over:
@@ -97,7 +97,7 @@ class Groups:
         else:
             self._end(group, specification, is_late=is_late)
 
-    def _is_hopeless(self, group: Run, specification: Specification, progress: Progress) -> bool:
+    def _has_failed_too_often(self, group: Run, specification: Specification, progress: Progress) -> bool:
         """Whether failures keep further experiments from starting. Running experiments go on."""
         store = self._context.store
         if not progress.failed:
@@ -122,41 +122,47 @@ class Groups:
         if store.runs.transition(group, end.status, end.message, details=end.details):
             log.info("run=%s %s: %s", group.label, end.status, end.message)
 
-    def _plan(self, group: Run, tuning: HPTuning) -> list[Suggestion] | None:
+    def _suggestions(self, group: Run, tuning: HPTuning) -> list[Suggestion] | None:
         """The suggestions of the group's iteration; None: they are being computed, and the supervisor is woken then."""
-        known = self._plans.get(group.pk)
+        known = self._computed.get(group.pk)
         if known is None or known[0] != group.iteration:
-            past = _past(tuning, self._context.store.groups.members(group), group.iteration) if group.iteration else []
-            known = (group.iteration, self._found_out(group, tuning, past))
-            self._plans[group.pk] = known
+            past = (
+                _earlier_trials(tuning, self._context.store.groups.members(group), group.iteration)
+                if group.iteration
+                else []
+            )
+            known = (group.iteration, self._compute_suggestions(group, tuning, past))
+            self._computed[group.pk] = known
         found = known[1]
         return found.result() if found.done() else None
 
-    def _found_out(self, group: Run, tuning: HPTuning, past: search.Past) -> Future[list[Suggestion]]:
+    def _compute_suggestions(self, group: Run, tuning: HPTuning, past: search.Past) -> Future[list[Suggestion]]:
         found: Future[list[Suggestion]] = Future()
 
-        def think() -> None:
+        def compute() -> None:
             try:
-                found.set_result(search.following(tuning, group.uuid, past, self._bayes))
+                found.set_result(search.next_suggestions(tuning, group.uuid, past, self._bayes))
             except Exception as error:  # raised again where the result is read
                 found.set_exception(error)
 
         if tuning.bo and past:  # a child process that takes seconds: neither the queue nor an exit waits for it
             found.add_done_callback(lambda done: self._wake())
-            threading.Thread(target=think, name=f"search {group.label}", daemon=True).start()
+            threading.Thread(target=compute, name=f"search {group.label}", daemon=True).start()
         else:
-            think()
+            compute()
         return found
 
-    def _make(self, group: Run, specification: Specification, plan: Sequence[Suggestion], progress: Progress) -> None:
+    def _create_experiments(
+        self, group: Run, specification: Specification, plan: Sequence[Suggestion], progress: Progress
+    ) -> None:
         """Create the next chunk of the iteration's experiments."""
         store, budget = self._context.store, specification.hptuning.budget
         room = budget.n_experiments - progress.made if budget and budget.n_experiments else CHUNK
         wanted = plan[group.suggested : group.suggested + max(0, min(CHUNK, room))]
-        new = [self._experiment(group, specification, suggestion) for suggestion in wanted]
+        new = [self._new_experiment(group, specification, suggestion) for suggestion in wanted]
         store.groups.suggest(group, store.projects.by_id(group.project_id), store.users.get(group.user), new)
 
-    def _experiment(self, group: Run, specification: Specification, suggestion: Suggestion) -> NewRun:
+    def _new_experiment(self, group: Run, specification: Specification, suggestion: Suggestion) -> NewRun:
         member = of_member(specification, suggestion.params)
         band, runs = specification.hptuning.hyperband, self._context.store.runs
         origin = None
@@ -186,27 +192,27 @@ class Groups:
             outputs=origin.outputs if origin and is_resumed else None,
         )
 
-    def _has_stopped(self, group: Run, tuning: HPTuning) -> bool:
+    def _stop_early(self, group: Run, tuning: HPTuning) -> bool:
         """Apply the early stopping policies: end bad experiments, and the whole search once its goal is reached."""
         if not tuning.early_stopping:
             return False
         newest = self._context.store.metrics.newest()
-        if self._judged.get(group.pk) == newest:
+        if self._evaluated.get(group.pk) == newest:
             return False  # no metric was reported since
         store = self._context.store
         for rule in tuning.early_stopping:
             if rule.policy:
-                self._end_the_worst(group, rule)
+                self._end_bad_experiments(group, rule)
             elif rule.value is not None and store.groups.has_reached(
                 group, rule.metric, rule.value, maximize=rule.optimization == "maximize"
             ):
-                store.groups.stop(group, pending_only=True, message=EARLY)
+                store.groups.stop(group, pending_only=True, message=EARLY_STOPPING)
                 log.info("run=%s stopped: %s has reached %s", group.label, rule.metric, rule.value)
                 return True
-        self._judged[group.pk] = newest  # after the evaluation: one that failed is repeated
+        self._evaluated[group.pk] = newest  # after the evaluation: one that failed is repeated
         return False
 
-    def _end_the_worst(self, group: Run, rule: EarlyStopping) -> None:
+    def _end_bad_experiments(self, group: Run, rule: EarlyStopping) -> None:
         store = self._context.store
         running = store.groups.running(group)
         series = store.metrics.series(group, rule.metric) if running else {}
@@ -221,7 +227,7 @@ def _has_one_build(group: Run) -> bool:
     return not has_template(json.dumps((group.config or {}).get("build")))
 
 
-def _past(tuning: HPTuning, members: Sequence[ExperimentSummary], iteration: int) -> list[list[Trial]]:
+def _earlier_trials(tuning: HPTuning, members: Sequence[ExperimentSummary], iteration: int) -> list[list[Trial]]:
     """The trials of all earlier iterations."""
     metric = tuning.metric
     past: list[list[Trial]] = [[] for _ in range(iteration)]

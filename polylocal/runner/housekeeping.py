@@ -24,8 +24,8 @@ from polylocal.store.rows import Run
 log = logging.getLogger(__name__)
 
 RECONCILE_S = 30.0
-MOMENT_S = 1.0  # nearly every task is done by then, and its effect is seen in the same step
-REMOVE_AGAIN_S = 600.0  # until a removal that failed is tried again
+JOIN_S = 1.0  # nearly every task is done by then, and its effect is seen in the same step
+RETRY_REMOVAL_S = 600.0  # until a removal that failed is tried again
 
 Attempt = Callable[[Callable[[], None]], None]  # runs a step and logs its errors
 
@@ -75,7 +75,7 @@ class Housekeeping:
         self._attempt(self._publish)
         for task in (self.remove_deleted, self.reconcile):
             if self._is_idle(task.__name__):
-                self._start(task).join(MOMENT_S)
+                self._start(task).join(JOIN_S)
         self._attempt(self._collect)
 
     @property
@@ -98,7 +98,7 @@ class Housekeeping:
 
     def _collect(self) -> None:
         if self.collector.is_due():
-            self._start(self.collector.collect_by_itself)
+            self._start(self.collector.collect_automatically)
 
     def _is_idle(self, name: str) -> bool:
         return name not in self._threads or not self._threads[name].is_alive()
@@ -173,4 +173,4 @@ class Housekeeping:
             self._in_use.delay(run.pk, RECONCILE_S)
         except (OSError, EngineError, EngineUnreachable) as error:
             log.warning("run=%s: not all of it can be removed, it is tried again later: %s", run.label, error)
-            self._retries.delay(run.pk, REMOVE_AGAIN_S)
+            self._retries.delay(run.pk, RETRY_REMOVAL_S)

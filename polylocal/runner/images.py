@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from polylocal.engine import references
 from polylocal.engine.images import LocalImage
-from polylocal.engine.ledger import digits
+from polylocal.engine.ledger import short_id
 from polylocal.engine.plan import BUILD_LABEL, IMAGE_LABEL
 from polylocal.engine.references import is_image_id
 from polylocal.errors import EngineError, EngineUnreachable
@@ -21,13 +21,13 @@ from polylocal.system import addresses
 from polylocal.system.cancellation import Cancel
 from polylocal.text import visible
 
-Say = Callable[[str], None]
+WriteLine = Callable[[str], None]
 
 STOPPED = "The build was stopped."
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenImage:
     """An image to use, and the uuids of the projects whose code is in it. `problem`: the reason why there is none."""
 
     name: str = ""
@@ -36,31 +36,31 @@ class Chosen:
     problem: str = ""
 
 
-def choose(run: Run, name: str, context: RunnerContext, say: Say, cancel: Cancel) -> Chosen:
+def choose(run: Run, name: str, context: RunnerContext, write_line: WriteLine, cancel: Cancel) -> ChosenImage:
     """Choose the image of this name. A missing one is pulled; where that fails, `image_fallbacks` may name another.
 
-    `say` receives lines for the run's log. Raises Cancelled, EngineUnreachable.
+    `write_line` receives lines for the run's log. Raises Cancelled, EngineUnreachable.
     """
     user = context.store.users.get(run.user)
     if problem := refusal(name):
-        return Chosen(problem=problem)
+        return ChosenImage(problem=problem)
     found = context.engine.image(name)
-    if found and (projects := usable(found, user, context)) is not None:
-        return Chosen(name, found, projects)
+    if found and (projects := projects_in(found, user, context)) is not None:
+        return ChosenImage(name, found, projects)
     if references.build_of(name):
-        return Chosen(problem=_not_here(name))
-    registry = references.registry(name)
-    if not user.is_superuser and registry != references.HUB and (problem := unreachable(name, [registry])):
-        return Chosen(problem=problem)
+        return ChosenImage(problem=_missing(name))
+    registry = references.registry_host(name)
+    if not user.is_superuser and registry != references.HUB and (problem := host_refusal(name, [registry])):
+        return ChosenImage(problem=problem)
     try:
-        say(visible.one_line(f"Pulling {name}"))
-        context.engine.pull(name, say, cancel, anew=found is not None)
+        write_line(visible.one_line(f"Pulling {name}"))
+        context.engine.pull(name, write_line, cancel, anew=found is not None)
     except (EngineError, EngineUnreachable) as error:
         if cancel.called:
-            return Chosen(problem=STOPPED)
+            return ChosenImage(problem=STOPPED)
         context.link.wait_until_back()
-        return _fallback(run, name, error, user, context, say)
-    return _here(name, user, context)
+        return _fallback(run, name, error, user, context, write_line)
+    return _local_image(name, user, context)
 
 
 def refusal(name: str) -> str:
@@ -70,13 +70,13 @@ def refusal(name: str) -> str:
     return "" if references.is_name(name) else f"{name!r} is no name of an image."
 
 
-def usable(image: LocalImage, user: User, context: RunnerContext) -> frozenset[str] | None:
+def projects_in(image: LocalImage, user: User, context: RunnerContext) -> frozenset[str] | None:
     """The uuids of the projects whose code is in an image; None: the user may not read all of them."""
     built = context.store.built_images
     known = built.source_projects([image.id, *image.ancestors])
-    own = known.pop(digits(image.id), None)
+    own = known.pop(short_id(image.id), None)
     if own is None:
-        return frozenset() if _is_of_others(image) else None
+        return frozenset() if _is_foreign(image) else None
     found = set[str]()
     for contents in (own, *known.values()):
         projects = next((each for each in contents if built.may_read(user, each)), None)
@@ -86,7 +86,7 @@ def usable(image: LocalImage, user: User, context: RunnerContext) -> frozenset[s
     return frozenset(found)
 
 
-def _is_of_others(image: LocalImage) -> bool:
+def _is_foreign(image: LocalImage) -> bool:
     """Whether no build made the image: it has no labels of ours, or somebody else built it from one of ours."""
     build = image.labels.get(BUILD_LABEL)
     if not build:  # an intermediate step has only the other label
@@ -95,28 +95,30 @@ def _is_of_others(image: LocalImage) -> bool:
     return not is_ours and not any(references.build_of(name) == build for name in image.names)
 
 
-def _here(name: str, user: User, context: RunnerContext) -> Chosen:
+def _local_image(name: str, user: User, context: RunnerContext) -> ChosenImage:
     found = context.engine.image(name)
-    projects = usable(found, user, context) if found else None
-    return Chosen(problem=_not_here(name)) if projects is None else Chosen(name, found, projects)
+    projects = projects_in(found, user, context) if found else None
+    return ChosenImage(problem=_missing(name)) if projects is None else ChosenImage(name, found, projects)
 
 
-def _fallback(run: Run, name: str, error: Exception, user: User, context: RunnerContext, say: Say) -> Chosen:
+def _fallback(
+    run: Run, name: str, error: Exception, user: User, context: RunnerContext, write_line: WriteLine
+) -> ChosenImage:
     fallback = context.settings.image_fallbacks.get(name)
-    chosen = _here(fallback, user, context) if fallback and not refusal(fallback) else Chosen()
+    chosen = _local_image(fallback, user, context) if fallback and not refusal(fallback) else ChosenImage()
     if not chosen.image:
-        return Chosen(problem=f"{name} is not on this machine and could not be pulled: {error}")
+        return ChosenImage(problem=f"{name} is not on this machine and could not be pulled: {error}")
     message = f"{name} could not be pulled ({error}); using the local {fallback} instead"
-    say(visible.message(message))
+    write_line(visible.message(message))
     context.store.runs.note(run, message, {"image": name, "used": fallback})
     return chosen
 
 
-def _not_here(name: str) -> str:
+def _missing(name: str) -> str:
     return f"{name} is not on this machine, or it may not be used here."
 
 
-def unreachable(what: str, hosts: Collection[str]) -> str:
+def host_refusal(what: str, hosts: Collection[str]) -> str:
     """The refusal of hosts that only an admin may let the engine connect to, as a sentence; "": none is among them.
 
     The engine reaches what this machine reaches.

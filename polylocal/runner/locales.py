@@ -28,7 +28,7 @@ def substitute(engine: Containers, container_id: str, environment: Mapping[str, 
 
     The container need not have been started. Raises EngineError.
     """
-    wanted = named(environment)
+    wanted = named_locales(environment)
     if not wanted:
         return ""
     there = _Locales(engine, container_id)
@@ -43,12 +43,12 @@ def substitute(engine: Containers, container_id: str, environment: Mapping[str, 
     return PLAIN
 
 
-def likely(environment: Mapping[str, str]) -> str:
+def likely_locale(environment: Mapping[str, str]) -> str:
     """The most likely result of `substitute`: most images have C.UTF-8 and no other locale."""
-    return "" if UTF8_SPELLINGS.issuperset(named(environment)) else UTF8
+    return "" if UTF8_SPELLINGS.issuperset(named_locales(environment)) else UTF8
 
 
-def named(environment: Mapping[str, str]) -> list[str]:
+def named_locales(environment: Mapping[str, str]) -> list[str]:
     """The locales that an environment names. LC_ALL overrides all others; C and POSIX always exist."""
     everything = environment.get("LC_ALL")
     others = [value for name, value in sorted(environment.items()) if name == "LANG" or name.startswith("LC_")]
@@ -56,11 +56,11 @@ def named(environment: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(value for value in wanted if value not in ("", "C", "POSIX")))
 
 
-def named_by(own: Mapping[str, str], inherited: Mapping[str, str]) -> list[tuple[str, str]]:
+def locales_set_by_run(own: Mapping[str, str], inherited: Mapping[str, str]) -> list[tuple[str, str]]:
     """The locale variables that a run sets itself, and the locales that they name."""
-    wanted = named({**inherited, **own})
+    wanted = named_locales({**inherited, **own})
     names = ["LC_ALL"] if own.get("LC_ALL") else sorted(own)
-    return [(name, own[name]) for name in names if own[name] in wanted and named({name: own[name]})]
+    return [(name, own[name]) for name in names if own[name] in wanted and named_locales({name: own[name]})]
 
 
 def spellings(name: str) -> list[str]:
@@ -96,9 +96,9 @@ class _Locales:
         known = spellings(name)
         paths = (f"{FOLDER}/{spelling}/LC_CTYPE" for spelling in known)
         return any(self._engine.has_file(self._container_id, path) for path in paths) or any(
-            spelling in self._archived for spelling in known
+            spelling in self._names_in_archive for spelling in known
         )
 
     @cached_property
-    def _archived(self) -> frozenset[str]:
+    def _names_in_archive(self) -> frozenset[str]:
         return frozenset(names_in_archive(self._engine.read_file(self._container_id, ARCHIVE, _ARCHIVE_HEAD) or b""))

@@ -43,7 +43,7 @@ class Ending:
     deleted: bool = False
     engine_was_away: bool = False  # the engine did not answer for a while during the run
     was_signalled: bool = False  # somebody had the engine send it a signal
-    was_told: bool = False  # its processes were told to end, because of a stop request
+    was_terminated: bool = False  # its processes were told to end, because of a stop request
     was_unseen: bool = False  # no daemon was running when it ended
     was_rebooted: bool = False  # the machine was restarted after the run had begun
     engine_was_restarted: bool = False  # the engine recorded this end at its own start
@@ -84,7 +84,7 @@ def of(kind: Kind, ending: Ending) -> Outcome:
     code = ending.exit_code
     if ending.deleted:
         return Outcome(Status.STOPPED, DELETED[kind], {"exit_code": code})
-    if ending.time_limit_s is not None and (code or ending.was_told):  # 0 after a stop is no success
+    if ending.time_limit_s is not None and (code or ending.was_terminated):  # 0 after a stop is no success
         return timed_out(ending.time_limit_s, code)
     if ending.stop_requested and ending.time_limit_s is None:
         return Outcome(Status.STOPPED, STOPPED[kind], {"exit_code": code})

@@ -36,7 +36,7 @@ def open_to_all(folder: Path) -> None:
     make_writable(folder)
 
 
-def foreign(folder: Path, uid: int) -> Iterator[Path]:
+def foreign_paths(folder: Path, uid: int) -> Iterator[Path]:
     """The paths in a folder, and the folder itself, that do not belong to `uid`. Links are not followed."""
     if folder.lstat().st_uid != uid:
         yield folder
@@ -52,7 +52,7 @@ def _refuse(path: str, why: str) -> None:
 def has_foreign(folder: Path, uid: int) -> bool:
     """Whether a folder has, or in unreadable parts may have, entries of other users."""
     try:
-        return next(foreign(folder, uid), None) is not None
+        return next(foreign_paths(folder, uid), None) is not None
     except FileNotFoundError:
         return False
     except OSError as error:

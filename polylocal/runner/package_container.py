@@ -28,7 +28,7 @@ _READABLE = 0o005  # mode bits: every user may enter the folder
 
 
 @dataclass(frozen=True)
-class Medium:
+class InstallSource:
     """A repository that a build may install from."""
 
     name: str
@@ -47,19 +47,21 @@ class PackageContainer:
     def create(self) -> str:
         """Raises Cancelled, InvalidInput, EngineError, NotFound."""
         execution, context, run = self._execution, self._context, self.run
-        if not run.restarts and (words := self._lack()):
-            execution.say(words)
+        if not run.restarts and (words := self._missing_tools()):
+            execution.log_message(words)
         name = run.specification.build.image or ""
-        chosen = execution.patiently(lambda: images.choose(run, name, context, execution.say, execution.cancel))
+        chosen = execution.call_engine(
+            lambda: images.choose(run, name, context, execution.log_message, execution.cancel)
+        )
         if execution.is_stopping:
             raise Cancelled("The build was stopped.")
         if chosen.problem:
-            execution.say(chosen.problem)
+            execution.log_message(chosen.problem)
             raise InvalidInput([chosen.problem])
         build_list = context.store.build_lists.of_run(run.pk)
-        return execution.patiently(lambda: self._container(build_list, chosen.name))
+        return execution.call_engine(lambda: self._create_container(build_list, chosen.name))
 
-    def _container(self, build_list: BuildList, image: str) -> str:
+    def _create_container(self, build_list: BuildList, image: str) -> str:
         """Create the container, give the code to the image's user, and let it write to the folder above, where
         dpkg-buildpackage leaves its packages. Raises EngineError, NotFound, InvalidInput.
         """
@@ -70,34 +72,34 @@ class PackageContainer:
             return made
         folders = [work / PROJECT.name, work / RESULTS.name]
         if problem := ownership.give_to_user(folders, user, context.engine, image, context.installation_id):
-            self._execution.say(
+            self._execution.log_message(
                 f"the code could not be given to the image's user, who may not be able to change it: {problem}"
             )
         if not is_root(user):
-            self._open(made, HOME)
+            self._open_folder(made, HOME)
         return made
 
-    def _open(self, container_id: str, folder: PurePosixPath) -> None:
+    def _open_folder(self, container_id: str, folder: PurePosixPath) -> None:
         try:
             self._context.engine.open_folder(container_id, folder)
         except ContainerMissing:
             raise
         except EngineError as error:
-            self._execution.say(f"the image's user may not be able to write to {folder}: {error}")
+            self._execution.log_message(f"the image's user may not be able to write to {folder}: {error}")
 
     def _plan(self, build_list: BuildList, image: str) -> ContainerPlan:
         context, run, specification = self._context, self.run, self.run.specification
         platforms, resources = context.store.platforms, specification.environment.resources
         platform, arch = platforms.get(build_list.build_for_platform_id), platforms.arch(build_list.arch_id)
         work = work_folder(self.run, self._context)
-        self._check_out(build_list, work)
+        self._check_out_code(build_list, work)
         has_history = self._add_history(build_list, work / "project", image)
-        media = self._media(build_list, platform, arch.name, work / "media")
+        media = self._install_sources(build_list, platform, arch.name, work / "media")
         mounts = [
             Mount(work / "project", PROJECT),
             Mount(work / "results", RESULTS),
-            *(Mount(medium.folder, MEDIA / medium.name, read_only=True) for medium in media),
-            *_lists(platform, media, work),
+            *(Mount(source.folder, MEDIA / source.name, read_only=True) for source in media),
+            *_source_lists(platform, media, work),
             *([Mount(context.repository(run).objects, OBJECTS, read_only=True)] if has_history else []),
         ]
         return ContainerPlan(
@@ -115,7 +117,7 @@ class PackageContainer:
             entrypoint=termination.entrypoint(SH),
         )
 
-    def _check_out(self, build_list: BuildList, work: Path) -> None:
+    def _check_out_code(self, build_list: BuildList, work: Path) -> None:
         """Check out the code, and add the files of the file store that its `.abf.yml` names."""
         if work.exists():
             self._operation.reclaim(None, work)  # an interrupted attempt may have given it to the image's user
@@ -130,11 +132,13 @@ class PackageContainer:
             is_theirs = all(may_read(sha1, reader) for reader in readers)
             stored = self._context.file_store.path(sha1) if is_theirs else None
             if stored is None:
-                self._execution.say(f"{recipes.FILE}: the file store has no file {sha1}: {name} is left out")
+                self._execution.log_message(f"{recipes.FILE}: the file store has no file {sha1}: {name} is left out")
                 continue
             target = project / name
             if target.is_dir() and not target.is_symlink():
-                self._execution.say(f"{recipes.FILE}: {name} is a folder of the code: the file {sha1} is left out")
+                self._execution.log_message(
+                    f"{recipes.FILE}: {name} is a folder of the code: the file {sha1} is left out"
+                )
                 continue
             target.unlink(missing_ok=True)
             shutil.copyfile(stored, target)
@@ -157,39 +161,45 @@ class PackageContainer:
         is_readable = stat.S_IMODE(repository.objects.stat().st_mode) & _READABLE == _READABLE
         if not is_readable and not is_root(self._context.engine.image_config(image).user):
             why = "the image's user may not read the project's repository, by the daemon's umask"
-            self._execution.say(f"the code has no .git: {why}")
+            self._execution.log_message(f"the code has no .git: {why}")
             return False
         repository.add_history(build_list.commit_hash, project, OBJECTS, recipes.sources(self._recipe(build_list)))
         return True
 
-    def _media(self, build_list: BuildList, platform: Platform, arch: str, below: Path) -> list[Medium]:
+    def _install_sources(
+        self, build_list: BuildList, platform: Platform, arch: str, below: Path
+    ) -> list[InstallSource]:
         """Snapshots of the repositories to install from: a later publication does not change them."""
         store, downloads = self._context.store.platforms, self._context.home.downloads
         wanted = list(dict.fromkeys([*build_list.include_repos, *build_list.extra_repositories]))
         if build_list.use_save_to_repository and build_list.save_to_repository_id not in wanted:
             wanted.append(build_list.save_to_repository_id)
-        found: list[Medium] = []
+        found: list[InstallSource] = []
         for repository in store.repositories_by_id(wanted):
             for sub in ("release", "updates"):
-                folder = folder_of(self._context, store.get(repository.platform_id), platform, repository, arch, sub)
+                folder = repository_folder(
+                    self._context, store.get(repository.platform_id), platform, repository, arch, sub
+                )
                 name = f"{repository.platform_name}_{repository.name}_{sub}"
-                is_taken = any(medium.name == name for medium in found)  # `a_b` and `c`, `a` and `b_c`
-                found.append(Medium(f"{name}_{repository.id}" if is_taken else name, folder))
+                is_taken = any(source.name == name for source in found)  # `a_b` and `c`, `a` and `b_c`
+                found.append(InstallSource(f"{name}_{repository.id}" if is_taken else name, folder))
         for other in self._context.store.build_lists.by_ids(build_list.extra_build_lists):
             saved_to = store.repository(other.save_to_repository_id)
             folder = repositories.container(downloads, saved_to.platform_name, other.id, arch=arch, name=saved_to.name)
-            found.append(Medium(f"container_{other.id}", folder))
-        there = [medium for medium in found if medium.folder.is_dir()]
-        for medium in there:
-            repositories.snapshot(medium.folder, below / medium.name)
-        return [replace(medium, folder=below / medium.name) for medium in there]
+            found.append(InstallSource(f"container_{other.id}", folder))
+        there = [source for source in found if source.folder.is_dir()]
+        for source in there:
+            repositories.snapshot(source.folder, below / source.name)
+        return [replace(source, folder=below / source.name) for source in there]
 
-    def _environment(self, build_list: BuildList, platform: Platform, arch: str, media: list[Medium]) -> dict[str, str]:
+    def _environment(
+        self, build_list: BuildList, platform: Platform, arch: str, media: list[InstallSource]
+    ) -> dict[str, str]:
         run, context = self.run, self._context
         api = context.api_url() if platform.build_network else f"http://127.0.0.1:{context.settings.port}"
         user = context.store.users.get(run.user)
         extra = {f"EXTRA_{name.upper()}": str(value) for name, value in build_list.extra_params.items()}
-        pypi = {"PIP_FIND_LINKS": " ".join(str(MEDIA / medium.name) for medium in media)} if media else {}
+        pypi = {"PIP_FIND_LINKS": " ".join(str(MEDIA / source.name) for source in media)} if media else {}
         return {
             **self.run.specification.environment.variables,
             **extra,
@@ -209,7 +219,7 @@ class PackageContainer:
             **(pypi if platform.distrib_type == "pypi" else {}),
         }
 
-    def _lack(self) -> str | None:
+    def _missing_tools(self) -> str | None:
         """The programs that the image is known to lack, if the platform has no build command that installs them."""
         context = self._context
         platform = context.store.platforms.get(context.store.build_lists.of_run(self.run.pk).build_for_platform_id)
@@ -228,7 +238,7 @@ def _command(run: Run) -> list[str]:
     return [*shell, f"cd {PROJECT} && {{\n{text}\n}}"]
 
 
-def folder_of(
+def repository_folder(
     context: RunnerContext, saved_to: Platform, build_for: Platform, repository: Repository, arch: str, sub: str
 ) -> Path:
     """The folder with the packages of a repository for one platform and architecture."""
@@ -243,9 +253,9 @@ def folder_of(
     )
 
 
-def _lists(platform: Platform, media: list[Medium], work: Path) -> list[Mount]:
+def _source_lists(platform: Platform, media: list[InstallSource], work: Path) -> list[Mount]:
     """Write the configuration files that tell package managers in the image where to install from."""
-    names = [medium.name for medium in media]
+    names = [source.name for source in media]
     texts = {MEDIA_LIST: "".join(f"{name} file://{MEDIA / name}\n" for name in names)}
     if platform.distrib_type == "deb":
         lines = "".join(f"deb [trusted=yes] file:{MEDIA / name} ./\n" for name in names)

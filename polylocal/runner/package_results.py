@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 DATA = "container_data.json"  # in it a build itself names the packages among its results
 UNREADABLE = "results"  # the reason of a build whose packages can't be read
 KEEPS_PACKAGES = (0, 5)  # exit codes: success; packages whose tests failed
-MOST_RESULTS = 100_000  # files
-MOST_HOLES = 1 << 30  # bytes in the holes of one of them
-FIRST_PAUSE_S, MOST_PAUSE_S = 2.0, 60.0  # between two attempts to store results that have no room
+MAX_RESULTS = 100_000  # files
+MAX_HOLES = 1 << 30  # bytes in the holes of one of them
+MIN_RETRY_S, MAX_RETRY_S = 2.0, 60.0  # between two attempts to store results that have no room
 _MAX_DATA = 1 << 24
-_MOST_NAME = 100  # characters of a name in a message
+_MAX_NAME = 100  # characters of a name in a message
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Results:
         platform = context.store.platforms.get(lists.of_run(run.pk).build_for_platform_id)
         collection = _Collection(platform.distrib_type, recorded.get("exit_code"), may_link=self._has_stopped(recorded))
         try:
-            end, harvest = self._harvested(end, collection)
+            end, harvest = self._collect_with_retries(end, collection)
             if end.details and end.details.get("reason") == UNREADABLE:
                 recorded = {**recorded, "exit_code": None}  # there are no packages, whatever the program said
             with GUARD:
@@ -100,65 +100,65 @@ class Results:
         if not container_id or recorded.get("exit_code") is not None:
             return True
         try:
-            return self._operation.look(container_id).is_finished
+            return self._operation.inspect(container_id).is_finished
         except EngineError as error:  # an unknown container may still run on another engine
             log.warning("run=%s: its results are copied, since its container may still run: %s", self.run.label, error)
             return False
 
-    def _harvested(self, end: Outcome, collection: _Collection) -> tuple[Outcome, BuildResults]:
+    def _collect_with_retries(self, end: Outcome, collection: _Collection) -> tuple[Outcome, BuildResults]:
         """The end of the build, and its results. Results that can't be read fail it; a full disk makes it wait.
 
         Cancelling the build ends the wait and discards the results. Raises StoreError; OSError where this process
         lacks descriptors or memory.
         """
-        pause_s = FIRST_PAUSE_S
+        pause_s = MIN_RETRY_S
         while True:
             try:
-                return self._harvested_now(end, collection)
+                return self._try_collect(end, collection)
             except OSError as error:
                 if not is_trouble(error):
                     raise
-                self._say_no_room(error, collection)
-            if self._is_cancelled_within(pause_s):
-                return self._execution.stopped(), self._discarded(collection)
-            pause_s = min(2 * pause_s, MOST_PAUSE_S)
+                self._log_no_space(error, collection)
+            if self._wait_for_cancel(pause_s):
+                return self._execution.stop_outcome(), self._discard(collection)
+            pause_s = min(2 * pause_s, MAX_RETRY_S)
 
-    def _harvested_now(self, end: Outcome, collection: _Collection) -> tuple[Outcome, BuildResults]:
+    def _try_collect(self, end: Outcome, collection: _Collection) -> tuple[Outcome, BuildResults]:
         """Raises OSError where the disk is full, or the process lacks descriptors or memory."""
         try:
-            return self._harvest(end, collection)
+            return self._collect(end, collection)
         except (PackageError, OSError) as error:
             if isinstance(error, OSError) and (is_trouble(error) or is_shortage(error)):
                 raise
-            words = f"its results can't be kept: {_shown(error)}"
+            words = f"its results can't be kept: {_printable(error)}"
         except Exception as error:
             log.exception("run=%s: its results can't be kept", self.run.label)
-            words = f"its results can't be kept: {type(error).__name__}: {_shown(error)}"
-        self._say_once(words, collection)
+            words = f"its results can't be kept: {type(error).__name__}: {_printable(error)}"
+        self._log_once(words, collection)
         details = {"reason": UNREADABLE, "exit_code": collection.exit_code}
         return Outcome(Status.FAILED, words, details), BuildResults((), self._main_log(collection.staged))
 
-    def _say_once(self, words: str, collection: _Collection) -> None:
+    def _log_once(self, words: str, collection: _Collection) -> None:
         if words not in collection.said:
-            self._execution.say(words)
+            self._execution.log_message(words)
             collection.said.add(words)
 
-    def _say_no_room(self, error: OSError, collection: _Collection) -> None:
+    def _log_no_space(self, error: OSError, collection: _Collection) -> None:
         words = (
             f"its results can't be stored: {error.strerror or error}. They are stored when that has passed;"
             f" `polylocal package cancel {self.run.id}` discards them"
         )
         try:
-            self._say_once(words, collection)
+            self._log_once(words, collection)
         except StoreError as trouble:  # the log may be on the same disk
             log.warning("run=%s: %s, and its log can't say so: %s", self.run.label, words, trouble)
 
-    def _is_cancelled_within(self, seconds: float) -> bool:
+    def _wait_for_cancel(self, seconds: float) -> bool:
         self._execution.stop_clock()  # the time limit is for the container, which has ended
         self._execution.wait_for_stop(seconds)
-        return self._execution.is_unwanted()
+        return self._execution.is_cancelled()
 
-    def _discarded(self, collection: _Collection) -> BuildResults:
+    def _discard(self, collection: _Collection) -> BuildResults:
         """The log alone, if the removed results made space for it."""
         collection.forget()
         try:
@@ -168,29 +168,29 @@ class Results:
             log.warning("run=%s: its log is not kept as a file of the build: %s", self.run.label, error)
             return BuildResults()
 
-    def _harvest(self, end: Outcome, collection: _Collection) -> tuple[Outcome, BuildResults]:
+    def _collect(self, end: Outcome, collection: _Collection) -> tuple[Outcome, BuildResults]:
         results, exit_code = work_folder(self.run, self._context) / "results", collection.exit_code
-        self._check_room(results, collection)
-        found = walk(results, could_not_read=_refuse) if results.is_dir() else ()
+        self._check_space(results, collection)
+        found = walk(results, could_not_read=_raise_unreadable) if results.is_dir() else ()
         files: dict[str, NewFile] = {}
         for entry in found:
             if entry.is_file:
-                files[entry.path] = self._kept(entry, collection)
-            if len(files) > MOST_RESULTS:
-                raise PackageError(f"there are more than {MOST_RESULTS} of them")
+                files[entry.path] = self._store_file(entry, collection)
+            if len(files) > MAX_RESULTS:
+                raise PackageError(f"there are more than {MAX_RESULTS} of them")
         packages: list[NewPackage] = []
         if exit_code in KEEPS_PACKAGES:
             try:
-                packages = _packages(files, collection, lambda words: self._say_once(words, collection))
+                packages = _find_packages(files, collection, lambda words: self._log_once(words, collection))
             except PackageError as error:
-                words = _shown(error)
-                self._say_once(words, collection)
+                words = _printable(error)
+                self._log_once(words, collection)
                 end = Outcome(Status.FAILED, words, {"reason": UNREADABLE, "exit_code": exit_code})
         taken = {package.sha1 for package in packages}
         others = [file for path, file in files.items() if file.sha1 not in taken and path != DATA]
         return end, BuildResults(packages, [*self._main_log(collection.staged), *others])
 
-    def _check_room(self, results: Path, collection: _Collection) -> None:
+    def _check_space(self, results: Path, collection: _Collection) -> None:
         """Raises OSError (ENOSPC) before anything is copied, if the results can't fit on the disk."""
         file_store = self._context.file_store
         if collection.may_link and file_store.is_on_file_system_of(results):
@@ -199,11 +199,11 @@ class Results:
         if missing > file_store.free_bytes():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file_store.folder))
 
-    def _kept(self, entry: Entry, collection: _Collection) -> NewFile:
+    def _store_file(self, entry: Entry, collection: _Collection) -> NewFile:
         file_store = self._context.file_store
         with entry.open() as file:  # follows no link, even if a program is still running
             about = os.fstat(file.fileno())
-            if sparse.has_more_holes(file.fileno(), MOST_HOLES):
+            if sparse.has_more_holes(file.fileno(), MAX_HOLES):
                 raise PackageError(f"{entry.path} is a sparse file of {about.st_size} bytes")
             file.seek(0)  # the search for holes has moved it
             number = (about.st_dev, about.st_ino)
@@ -226,7 +226,7 @@ class Results:
         return [NewFile(stored.sha1, f"abfworker::rpm-worker-{self.run.id}.log", stored.size)]
 
 
-def _refuse(path: str, why: str) -> None:
+def _raise_unreadable(path: str, why: str) -> None:
     """Raises PackageError, since a part of the results would be lost; OSError for a temporary reason."""
     error = OSError(_ERRNO.get(why), why, path)
     if is_trouble(error) or is_shortage(error):
@@ -237,11 +237,13 @@ def _refuse(path: str, why: str) -> None:
 _ERRNO = {os.strerror(code): code for code in errno.errorcode}
 
 
-def _packages(files: Mapping[str, NewFile], collection: _Collection, say: Callable[[str], None]) -> list[NewPackage]:
+def _find_packages(
+    files: Mapping[str, NewFile], collection: _Collection, say: Callable[[str], None]
+) -> list[NewPackage]:
     """The packages that the build names itself, or else all files of the platform's kind. Raises PackageError."""
     staged = collection.staged
     if DATA in files:
-        return _told(files, staged[DATA].path)
+        return _declared_packages(files, staged[DATA].path)
     packages: dict[str, NewPackage] = {}
     parts: dict[str, description.Description] = {}
     for path, file in sorted(files.items()):
@@ -260,10 +262,10 @@ def _packages(files: Mapping[str, NewFile], collection: _Collection, say: Callab
     for path, found in parts.items():  # a Debian source package is several files
         if path in files:
             packages[path] = _package(files[path], found)
-    return _told_apart(packages.values())
+    return _without_duplicates(packages.values())
 
 
-def _told_apart(packages: Iterable[NewPackage]) -> list[NewPackage]:
+def _without_duplicates(packages: Iterable[NewPackage]) -> list[NewPackage]:
     """The packages without duplicates. Raises PackageError for two different files of one name."""
     found: dict[tuple[str, str], NewPackage] = {}
     for package in packages:
@@ -273,7 +275,7 @@ def _told_apart(packages: Iterable[NewPackage]) -> list[NewPackage]:
     return list(found.values())
 
 
-def _shown(error: Exception) -> str:
+def _printable(error: Exception) -> str:
     """The text of an error in a form that the database takes: names in it may contain any bytes."""
     return visible.one_line(str(error))
 
@@ -284,7 +286,7 @@ def _package(file: NewFile, found: description.Description) -> NewPackage:
     return NewPackage(file.sha1, file.file_name, *about, file.size)
 
 
-def _told(files: Mapping[str, NewFile], data: Path) -> list[NewPackage]:
+def _declared_packages(files: Mapping[str, NewFile], data: Path) -> list[NewPackage]:
     try:
         with data.open("rb") as opened:
             entries = json.load(io.BytesIO(opened.read(_MAX_DATA)))
@@ -294,19 +296,19 @@ def _told(files: Mapping[str, NewFile], data: Path) -> list[NewPackage]:
         for path, file in files.items():
             by_name.setdefault(path, file)
             by_name.setdefault(file.file_name, file)
-        return _told_apart(
-            _one_told(entry, by_name) for entry in entries if isinstance(entry, dict) and entry.get("name")
+        return _without_duplicates(
+            _declared_package(entry, by_name) for entry in entries if isinstance(entry, dict) and entry.get("name")
         )
     except (ValueError, RecursionError, PackageError) as error:
         raise PackageError(f"{DATA}: {error}") from error
 
 
-def _one_told(entry: Mapping[str, object], by_name: Mapping[str, NewFile]) -> NewPackage:
+def _declared_package(entry: Mapping[str, object], by_name: Mapping[str, NewFile]) -> NewPackage:
     """`by_name`: the results by their paths and by their names."""
     name = str(entry.get("fullname") or "")
     file = by_name.get(name)
     if file is None:
-        raise ValueError(f"`{name[:_MOST_NAME]}` is not among the results")
+        raise ValueError(f"`{name[:_MAX_NAME]}` is not among the results")
     kind = "source" if name.endswith((".src.rpm", ".dsc", ".tar.gz", ".tar.xz")) else "binary"
     epoch, dependents = entry.get("epoch"), entry.get("dependent_packages")
     number = "" if epoch is None else str(epoch)

@@ -33,14 +33,14 @@ class PackageWork(ContainerWork):
     def writable_folders(self, run: Run, context: RunnerContext) -> list[Path]:
         return [context.home.handover(run.uuid)]
 
-    def most_losses(self, run: Run) -> int:
+    def max_losses(self, run: Run) -> int:
         return 1  # a lost worker is nobody's fault: as ABF does, one more try
 
-    def tries_start_again(self, operation: ContainerOperation, reason: str) -> bool:
+    def retries_failed_start(self, operation: ContainerOperation, reason: str) -> bool:
         run = operation.run
-        if operation.execution.is_unwanted() or run.restarts >= self.most_losses(run):
+        if operation.execution.is_cancelled() or run.restarts >= self.max_losses(run):
             return False
-        operation.execution.say(f"its container could not be started: {reason}; once more")
+        operation.execution.log_message(f"its container could not be started: {reason}; once more")
         recorded = {"restarts": run.restarts + 1, "container_id": None}
         if not operation.record_restart(f"Could not start: {reason}: once more", recorded):
             return False
@@ -51,7 +51,7 @@ class PackageWork(ContainerWork):
                 log.warning("run=%s: a container stays for now: %s", run.label, error)
         return True
 
-    def before_end(self, operation: ContainerOperation, recorded: Mapping[str, object]) -> None:
+    def before_final_status(self, operation: ContainerOperation, recorded: Mapping[str, object]) -> None:
         if "exit_code" not in recorded:  # without an ended container the folders were not reclaimed before
             operation.reclaim_folders(None)
 

@@ -58,7 +58,7 @@ class _Provision:
         """
         engine, build = self._context.engine, self._build
         inherited = engine.image_config(self._image).env  # raises ImageMissing before anything is created
-        guess = (build.shell or BASH, locales.likely(inherited) if build.locale is None else build.locale)
+        guess = (build.shell or BASH, locales.likely_locale(inherited) if build.locale is None else build.locale)
         container_id = self._create(*guess)
         found = guess
         if not build.shell or build.locale is None:
@@ -91,13 +91,13 @@ class _Provision:
                 ("build.lang_env", build.lang_env),
                 *((f"build.env_vars.{n}", v) for n, v in build.env_vars or ()),
             ]
-            wanted = locales.named(inherited)
+            wanted = locales.named_locales(inherited)
             missing = next(
                 (f"{path}: the image has no locale {value}" for path, value in in_build if value in wanted), ""
             )
             problems += [f"{missing}; the run has {locale}"] if missing else []
         variables = self._specification.environment.variables
-        for name, value in locales.named_by(variables, {**inherited, **container.locale_variables(locale)}):
+        for name, value in locales.locales_set_by_run(variables, {**inherited, **container.locale_variables(locale)}):
             if self._locale(container_id, {name: value}, has_bash=shell == BASH):
                 problems.append(f"environment.env_vars.{name}: the image has no locale {value}")
         known = [row.message for row in runs.statuses(self._run, limit=100, offset=0)[1]] if problems else []
@@ -203,7 +203,7 @@ class _Provision:
         users, file = self._context.store.users, handover / container.TOKEN_FILE
         handover.mkdir(parents=True, exist_ok=True)
         if file.exists():
-            found = container.token_in(file.read_text())
+            found = container.parse_token(file.read_text())
             known = users.by_token(found) if found else None
             if found and known and known.run_pk == self._run.pk:
                 return found

@@ -8,7 +8,7 @@ from polylocal.errors import PackageError
 from polylocal.packages import arches, repositories
 from polylocal.packages.debs import Release
 from polylocal.packages.repositories import SOURCES, FolderContent
-from polylocal.runner.package_container import folder_of
+from polylocal.runner.package_container import repository_folder
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.store.rows import BuildList, PackageRow, Platform, Repository
 
@@ -49,7 +49,9 @@ class RepositoryLayout:
     def is_published(self, repository: Repository, saved_to: Platform, found: BuildList) -> bool:
         """Whether the folders with the packages of a published build exist."""
         build_for, sub = self._platforms.get(found.build_for_platform_id), found.published_into or ""
-        folders = (folder_of(self._context, saved_to, build_for, repository, arch, sub) for arch in self._arches(found))
+        folders = (
+            repository_folder(self._context, saved_to, build_for, repository, arch, sub) for arch in self._arches(found)
+        )
         return all(folder.is_symlink() for folder in folders)
 
     def container_folders(self, build_list: BuildList) -> list[FolderContent]:
@@ -99,7 +101,7 @@ class RepositoryLayout:
                 (self._platforms.arch(arch_id).name, "binary", binary),
                 (SOURCES, "source", [package for _, package in source]),
             ):
-                path = folder_of(self._context, saved_to, build_for, repository, arch, sub)
+                path = repository_folder(self._context, saved_to, build_for, repository, arch, sub)
                 files = self._files(among, kind, path)
                 _check_owners([package for package in among if package.type == kind], projects, new)
                 # a broken file fails its own build while that is new; later it must not fail other builds

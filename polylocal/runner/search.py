@@ -16,8 +16,8 @@ from polylocal.polyaxonfile import HPTuning, Hyperband, Matrix, SearchMetric
 
 Params = dict[str, Any]
 
-_TRIES = 1000  # draws in a row without a new point, after which the space counts as used up
-_ALMOST = 1e-9  # rounding errors of powers of fractions
+_MAX_TRIES = 1000  # draws in a row without a new point, after which the space counts as used up
+_EPSILON = 1e-9  # rounding errors of powers of fractions
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ Past = Sequence[Sequence[Trial]]  # by iteration, in the order of the suggestion
 Bayes = Callable[[HPTuning, str, Sequence[Trial]], Params | None]  # None: the space is used up
 
 
-def following(tuning: HPTuning, seed: str, past: Past, bayes: Bayes) -> list[Suggestion]:
+def next_suggestions(tuning: HPTuning, seed: str, past: Past, bayes: Bayes) -> list[Suggestion]:
     """The suggestions of the next iteration; none: the search is over. `seed` is used if the file names none."""
     seed = str(tuning.seed) if tuning.seed else seed
     if tuning.hyperband:
         return _hyperband(tuning, tuning.hyperband, seed, past)
     if tuning.bo:
         if not past:
-            return list(map(Suggestion, itertools.islice(sampled(tuning, seed), tuning.bo.n_initial_trials)))
+            return list(map(Suggestion, itertools.islice(sample(tuning, seed), tuning.bo.n_initial_trials)))
         if len(past) > tuning.bo.n_iterations:
             return []
         point = bayes(tuning, seed, [trial for trials in past for trial in trials])
@@ -62,12 +62,12 @@ def suggestions(tuning: HPTuning, seed: str) -> Iterator[Params]:
         raise ValueError(f"`{tuning.algorithm}` learns from results")
     if tuning.random_search:
         seed = str(tuning.seed) if tuning.seed else seed
-        return itertools.islice(sampled(tuning, seed), tuning.random_search.n_experiments)
+        return itertools.islice(sample(tuning, seed), tuning.random_search.n_experiments)
     wanted = tuning.grid_search.n_experiments if tuning.grid_search else None
     return itertools.islice(_grid(tuning.matrix or {}), wanted)
 
 
-def best_first(trials: Sequence[Trial], metric: SearchMetric) -> list[Trial]:
+def rank_trials(trials: Sequence[Trial], metric: SearchMetric) -> list[Trial]:
     """The trials that have a value, the best first; of equal ones the earlier first."""
     told = [trial for trial in trials if trial.value is not None]
     return sorted(told, key=lambda trial: (trial.value or 0.0) * (-1 if metric.optimization == "maximize" else 1))
@@ -79,22 +79,22 @@ def _grid(matrix: Mapping[str, Matrix]) -> Iterator[Params]:
         yield dict(zip(matrix, values, strict=True))
 
 
-def sampled(tuning: HPTuning, seed: str) -> Iterator[Params]:
+def sample(tuning: HPTuning, seed: str) -> Iterator[Params]:
     """Random points without repetition, until the space is used up."""
     matrix = tuning.matrix or {}
     chance = random.Random(seed)
-    draws = {name: drawing(option, chance) for name, option in matrix.items()}
+    draws = {name: sampler(option, chance) for name, option in matrix.items()}
     seen = set[str]()
-    in_vain = 0
-    while in_vain < _TRIES:
+    misses = 0
+    while misses < _MAX_TRIES:
         drawn = {name: draw() for name, draw in draws.items()}
         if key(drawn) in seen:
-            in_vain += 1
+            misses += 1
             continue
-        in_vain = 0
+        misses = 0
         seen.add(key(drawn))
         yield drawn
-    rest = _finite(matrix)
+    rest = _all_points(matrix)
     if rest is not None:  # few points are left, which random draws would rarely hit
         for each in rest:
             if key(each) not in seen:
@@ -102,7 +102,7 @@ def sampled(tuning: HPTuning, seed: str) -> Iterator[Params]:
                 yield each
 
 
-def _finite(matrix: Mapping[str, Matrix]) -> Iterator[Params] | None:
+def _all_points(matrix: Mapping[str, Matrix]) -> Iterator[Params] | None:
     """All points of the space, if it is finite."""
     lists = []
     for option in matrix.values():
@@ -117,7 +117,7 @@ def key(params: Params) -> str:
     return json.dumps(params, sort_keys=True, default=str)
 
 
-def drawing(option: Matrix, chance: random.Random) -> Callable[[], Any]:
+def sampler(option: Matrix, chance: random.Random) -> Callable[[], Any]:
     """Draws values of one parameter."""
     if option.pvalues:
         values, weights = zip(*option.pvalues, strict=True)
@@ -129,11 +129,11 @@ def drawing(option: Matrix, chance: random.Random) -> Callable[[], Any]:
     if option.option.startswith("q"):
         *about, step = numbers
         # floor division, then round, as the platform's own quantisation
-        return lambda: round(_checked(_DRAWS[option.option[1:]](chance, *about)) // step) * step
-    return lambda: _checked(_DRAWS[option.option](chance, *numbers))
+        return lambda: round(_check_finite(_DRAWS[option.option[1:]](chance, *about)) // step) * step
+    return lambda: _check_finite(_DRAWS[option.option](chance, *numbers))
 
 
-def _checked(number: float) -> float:
+def _check_finite(number: float) -> float:
     if not math.isfinite(number):
         raise ValueError("a distribution of the matrix gives numbers that are too large")
     return number
@@ -158,13 +158,13 @@ class Round:
 def brackets(max_iter: int, eta: float) -> list[list[Round]]:
     """All rounds of all brackets. The bracket with the most configurations comes first."""
     most = 0
-    while eta > 1 and eta ** (most + 1) <= max_iter + _ALMOST:
+    while eta > 1 and eta ** (most + 1) <= max_iter + _EPSILON:
         most += 1
     found = []
     for s in range(most, -1, -1):
-        n = math.ceil((most + 1) * eta**s / (s + 1) - _ALMOST)
+        n = math.ceil((most + 1) * eta**s / (s + 1) - _EPSILON)
         resource = max_iter * eta**-s
-        rounds = [Round(int(n * eta**-k + _ALMOST), resource * eta**k) for k in range(s + 1)]
+        rounds = [Round(int(n * eta**-k + _EPSILON), resource * eta**k) for k in range(s + 1)]
         found.append([each for each in rounds if each.configurations])
     return found
 
@@ -177,7 +177,7 @@ def _hyperband(tuning: HPTuning, band: Hyperband, seed: str, past: Past) -> list
         number += 1
         survivors = []
         if number < len(plan[bracket]):
-            survivors = best_first(trials, band.metric)[: plan[bracket][number].configurations]
+            survivors = rank_trials(trials, band.metric)[: plan[bracket][number].configurations]
         if not survivors:  # the bracket is over, or no trial of it reported the metric
             bracket, number = bracket + 1, 0
     if bracket >= len(plan):
@@ -187,12 +187,12 @@ def _hyperband(tuning: HPTuning, band: Hyperband, seed: str, past: Past) -> list
         return [Suggestion({**trial.params, **resource}, trial.id) for trial in survivors]
     before = sum(rounds[0].configurations for rounds in plan[:bracket])
     wanted = plan[bracket][0].configurations
-    points = list(itertools.islice(sampled(tuning, seed), before, before + wanted))
+    points = list(itertools.islice(sample(tuning, seed), before, before + wanted))
     if not points:  # earlier brackets used up a small space: try its points again, with more of the resource
-        points = list(itertools.islice(sampled(tuning, seed), wanted))
+        points = list(itertools.islice(sample(tuning, seed), wanted))
     return [Suggestion({**params, **resource}) for params in points]
 
 
 def _resource(band: Hyperband, amount: float) -> Params:
     is_whole = band.resource.type == "int"
-    return {band.resource.name: int(amount + _ALMOST) if is_whole else amount}
+    return {band.resource.name: int(amount + _EPSILON) if is_whole else amount}

@@ -24,7 +24,7 @@ from polylocal.store.runs import build_key
 
 log = logging.getLogger(__name__)
 
-SILENT_S = 60.0  # a step takes less
+MAX_STEP_S = 60.0  # a step takes less
 RETRY_S = 2.0  # before a run whose state could not be kept is resumed
 _BATCH = 100
 
@@ -44,20 +44,20 @@ class Supervisor:
         self.groups = Groups(context, self.wake)
         self.housekeeping = Housekeeping(context, self.active_runs, self._attempt)
         self._stepped_at = time.monotonic()
-        self._troubles: dict[str, str] = {}  # the last error of each part of a step
-        self._judged_for: EngineInfo | None = None  # the machine for which all waiting runs were judged
+        self._last_errors: dict[str, str] = {}  # the last error of each part of a step
+        self._checked_for_machine: EngineInfo | None = None  # the machine for which all waiting runs were judged
 
     def wake(self) -> None:
         """A hint, from any thread: there may be something to do."""
         self._wake.set()
 
     def start(self) -> None:
-        threading.Thread(target=self._forever, name="supervisor", daemon=True).start()
+        threading.Thread(target=self._loop, name="supervisor", daemon=True).start()
 
     def state(self) -> str | None:
         """Why no run is taken from the queue; None: all is well."""
         silent_s = time.monotonic() - self._stepped_at
-        return f"The queue was not looked at for {silent_s:.0f} s." if silent_s > SILENT_S else None
+        return f"The queue was not looked at for {silent_s:.0f} s." if silent_s > MAX_STEP_S else None
 
     def queue_state(self) -> queue.QueueState:
         """What the queue's decisions depend on besides the database. Thread-safe."""
@@ -71,14 +71,14 @@ class Supervisor:
     def active_runs(self) -> list[Run]:
         return [execution.run for execution in self.executions().values()]
 
-    def _forever(self) -> None:
+    def _loop(self) -> None:
         while True:
-            self.once()
+            self.step()
             self._stepped_at = time.monotonic()
             self._wake.wait(self._context.settings.poll_s)
             self._wake.clear()
 
-    def once(self) -> None:
+    def step(self) -> None:
         """One step. An error in one part of it holds up no other part; the next step tries again."""
         for part in (self.resume_interrupted, self.stop_requested, self.stop_overdue, self.begin_new):
             self._attempt(part)
@@ -89,13 +89,13 @@ class Supervisor:
         try:
             part()
         except (StoreError, EngineError, EngineUnreachable, OSError) as error:
-            if self._troubles.get(name) != str(error):  # a disk stays full for a while: one line is enough
+            if self._last_errors.get(name) != str(error):  # a disk stays full for a while: one line is enough
                 log.warning("supervisor: %s: %s", name, error)
-            self._troubles[name] = str(error)
+            self._last_errors[name] = str(error)
         except Exception:
             log.exception("supervisor: %s failed, the next step tries again", name)
         else:
-            self._troubles.pop(name, None)
+            self._last_errors.pop(name, None)
 
     def _begin(self, run: Run) -> None:
         execution = execution_of(run, self._context)
@@ -142,7 +142,7 @@ class Supervisor:
         """The capacity of the engine's machine; its GPUs are counted only where one of the runs asks for some."""
         return self._context.link.capacity(with_gpus=any("gpu" in (run.resources or {}) for run in runs))
 
-    def _note_cuts(self, run: Run) -> None:
+    def _note_reduced_limits(self, run: Run) -> None:
         """Note in the run's history that a limit exceeds the machine, unless its creation said so."""
         machine = self._machine([run])
         for path, text in cuts(run.specification.environment.resources, machine) if machine else ():
@@ -186,7 +186,7 @@ class Supervisor:
         knows_machine = self._context.link.info is not None or self._context.link.check()
         if knows_machine:
             self.refuse_impossible()
-        self.groups.tend_all(may_begin=problem is None and knows_machine)
+        self.groups.advance_all(may_begin=problem is None and knows_machine)
         if problem:
             self._mark_blocked(problem)
         elif knows_machine:
@@ -202,15 +202,15 @@ class Supervisor:
     def refuse_impossible(self) -> None:
         """Judge the runs that were made before the engine answered, or when its machine was another one."""
         machine = self._context.link.info
-        if machine == self._judged_for:
+        if machine == self._checked_for_machine:
             return
         for run in self._context.store.queue.with_resources():
             try:
                 if run.pk not in self.executions() and not self.refuse_if_impossible(run) and run.build_pk:
-                    self._note_cuts(run)  # `resolve_builds` notes those of runs without a build
+                    self._note_reduced_limits(run)  # `resolve_builds` notes those of runs without a build
             except ValueError as error:  # an older version stored the polyaxonfile: `resolve_builds` fails the run
                 log.warning("run=%s: its resources can't be read: %s", run.label, error)
-        self._judged_for = machine
+        self._checked_for_machine = machine
 
     def resolve_builds(self) -> None:
         """Give each new run its build: a finished one, one under way, or a new one."""
@@ -229,7 +229,7 @@ class Supervisor:
         recipe.build  # noqa: B018  raises ValueError if the build only names another build
         if self.refuse_if_impossible(run):
             return
-        self._note_cuts(run)
+        self._note_reduced_limits(run)
         key = build_key(run.project_id, config, run.commit)
         build = NewRun(
             Kind.BUILD,

@@ -40,7 +40,7 @@ class CommandWork(ContainerWork):
             return provision.make_container(run, build, context, self.workspace)
 
         try:
-            return operation.execution.patiently(create)
+            return operation.execution.call_engine(create)
         except ImageMissing as error:
             log.info("run=%s: the image of %s is gone, it is built again", run.label, build.label)
             context.store.queue.detach_build(run, build)
@@ -69,18 +69,18 @@ class NotebookWork(ServerWork):
     """A notebook works on a checkout of the code. Its changes become a commit at its end."""
 
     def workspace(self, run: Run, context: RunnerContext) -> Workspace:
-        return Workspace(code=workspace.prepare(run, context), server_token=workspace.server_token(run, context))
+        return Workspace(code=workspace.check_out_code(run, context), server_token=workspace.server_token(run, context))
 
     def writable_folders(self, run: Run, context: RunnerContext) -> list[Path]:
         return [*super().writable_folders(run, context), context.home.work(run.uuid)]
 
-    def before_end(self, operation: ContainerOperation, recorded: Mapping[str, object]) -> None:
+    def before_final_status(self, operation: ContainerOperation, recorded: Mapping[str, object]) -> None:
         workspace.commit_and_remove(operation.run, operation.context)
 
     def remove(self, run: Run, context: RunnerContext) -> int:
         """Remove the checkout, which is left where it could not be committed."""
         folder = context.home.work(run.uuid)
-        for path in (folder, workspace.set_aside(folder)):
+        for path in (folder, workspace.removal_path(folder)):
             remove_tree(path)
         return 0
 
@@ -89,7 +89,7 @@ class TensorboardWork(ServerWork):
     """A tensorboard reads the outputs of experiments."""
 
     def workspace(self, run: Run, context: RunnerContext) -> Workspace:
-        return Workspace(watched=workspace.watched(run, context))
+        return Workspace(watched=workspace.watched_outputs(run, context))
 
 
 # a group has no entry: it makes experiments, and nothing of its own is carried out

@@ -25,7 +25,7 @@ class Workspace:
     server_token: str | None = None  # of Jupyter
 
 
-def prepare(run: Run, context: RunnerContext) -> Path:
+def check_out_code(run: Run, context: RunnerContext) -> Path:
     """The folder with a notebook's code. It is checked out once, and never overwritten."""
     folder = context.home.work(run.uuid)
     if not folder.exists():
@@ -40,7 +40,7 @@ def commit_and_remove(run: Run, context: RunnerContext) -> None:
     If some changes could not be committed, the folder stays, and the run's history says where.
     """
     folder = context.home.work(run.uuid)
-    gone = set_aside(folder)  # renamed first: a partly removed folder must not look like the code
+    gone = removal_path(folder)  # renamed first: a partly removed folder must not look like the code
     _remove(gone)
     if not folder.exists():
         return
@@ -62,7 +62,7 @@ def commit_and_remove(run: Run, context: RunnerContext) -> None:
         context.store.runs.note(run, f"The notebook's changes could not be committed, they stay in {folder}: {error}")
 
 
-def set_aside(folder: Path) -> Path:
+def removal_path(folder: Path) -> Path:
     """The name of a folder that is being removed."""
     return folder.with_name(f"{folder.name}.gone")
 
@@ -74,7 +74,7 @@ def _remove(folder: Path) -> None:
         log.warning("%s stays until its run is removed: %s", folder, error)
 
 
-def watched(run: Run, context: RunnerContext) -> tuple[Path, PurePosixPath]:
+def watched_outputs(run: Run, context: RunnerContext) -> tuple[Path, PurePosixPath]:
     """The outputs that a tensorboard shows, of an experiment, a group or a project: folder, path in the container."""
     home = context.home
     if run.experiment_pk:

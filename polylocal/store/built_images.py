@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Collection, Iterable
 
 from polylocal import clock
-from polylocal.engine.ledger import Ledger, digits
+from polylocal.engine.ledger import Ledger, short_id
 from polylocal.store.database import Tables
 from polylocal.store.rows import Run, User
 
@@ -37,24 +37,24 @@ class BuiltImages(Tables):
         self._database.execute(
             "insert into built_images (digits, build_uuid, is_whole, projects, created_at) values (?, ?, ?, ?, ?)"
             " on conflict do update set is_whole = max(is_whole, excluded.is_whole), projects = excluded.projects",
-            (digits(image_id), build.uuid, is_whole, projects, clock.now()),
+            (short_id(image_id), build.uuid, is_whole, projects, clock.now()),
         )
 
     def complete(self, build: Run, image_id: str) -> None:
         """Record that an intermediate image is the result of the build."""
         update = "update built_images set is_whole = 1 where digits = ? and build_uuid = ?"
-        self._database.execute(update, (digits(image_id), build.uuid))
+        self._database.execute(update, (short_id(image_id), build.uuid))
 
     def has(self, build: Run, image_id: str) -> bool:
         query = "select 1 from built_images where digits = ? and build_uuid = ?"
-        return self._database.value(query, (digits(image_id), build.uuid)) is not None
+        return self._database.value(query, (short_id(image_id), build.uuid)) is not None
 
     def ledger(self) -> Ledger:
         with self._database.read() as db:
             noted = db.execute("select digits, build_uuid, is_whole from built_images").fetchall()
             builds = db.execute("select uuid, image_id from runs where kind = 'build'").fetchall()
         images = {row["digits"]: row["build_uuid"] for row in noted if row["is_whole"]}
-        images |= {digits(row["image_id"]): row["uuid"] for row in builds if row["image_id"]}
+        images |= {short_id(row["image_id"]): row["uuid"] for row in builds if row["image_id"]}
         steps = {row["digits"]: row["build_uuid"] for row in noted if not row["is_whole"]}
         return Ledger(images, steps, {row["uuid"] for row in builds if not row["image_id"]})
 
@@ -63,7 +63,7 @@ class BuiltImages(Tables):
 
         Results of builds take precedence over intermediate images: a step can print any id.
         """
-        keys = {"keys": json.dumps([digits(each) for each in image_ids]), "ids": json.dumps(list(image_ids))}
+        keys = {"keys": json.dumps([short_id(each) for each in image_ids]), "ids": json.dumps(list(image_ids))}
         steps: dict[str, list[set[str]]] = {}
         whole: dict[str, list[set[str]]] = {}
         with self._database.read() as db:
@@ -73,7 +73,7 @@ class BuiltImages(Tables):
 
     def may_use(self, user: User, build: Run) -> bool:
         """Whether a user may use the image of a build now."""
-        contents = self.source_projects([build.image_id]).get(digits(build.image_id), []) if build.image_id else []
+        contents = self.source_projects([build.image_id]).get(short_id(build.image_id), []) if build.image_id else []
         return not contents or any(self.may_read(user, projects) for projects in contents)
 
     def may_read(self, user: User, projects: Collection[str]) -> bool:
@@ -89,7 +89,7 @@ class BuiltImages(Tables):
         Rows newer than `noted_before` are kept: the list may lack their images.
         """
         delete = "delete from built_images where digits not in (select value from json_each(?)) and created_at < ?"
-        self._database.execute(delete, (json.dumps([digits(each) for each in here]), noted_before))
+        self._database.execute(delete, (json.dumps([short_id(each) for each in here]), noted_before))
 
 
 def may_use_build(db: sqlite3.Connection, user_id: int, build_uuid: str) -> bool:

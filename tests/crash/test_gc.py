@@ -274,7 +274,7 @@ def test_leftovers_of_a_stopped_build_are_removed(world: World, others: list[str
     look(world.daemon, lambda client: client.stop(run))
     assert finished(world.daemon, run)["last_status"] == "stopped"
     # as left by an engine that was already ending the build: an image on top of a step of the build
-    step = next(item["id"] for item in world.look() if item["reason"].startswith("steps of a build"))
+    step = next(item["id"] for item in world.look() if item["reason"].startswith("steps of an unfinished build"))
     left = world.make_image(step, **{BUILD_LABEL: world.uuid(run)})
     # as made by a user who copies our labels
     forged = [

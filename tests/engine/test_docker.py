@@ -199,11 +199,11 @@ def test_outputs_of_any_user_are_handed_to_the_daemons_user_by_root(docker_bench
     script = "mkdir /out/d && echo x > /out/d/f && ln -s /nowhere /out/link && chmod 600 /out/d/f"
     container_id = docker_bench.started(script, mounts=[mount], user="1234:1234")
     assert eventually(lambda: (s := docker_bench.engine.inspect(container_id)).is_finished and s).exit_code == 0
-    assert {path.lstat().st_uid for path in ownership.foreign(folder, os.getuid())} == {1234}
+    assert {path.lstat().st_uid for path in ownership.foreign_paths(folder, os.getuid())} == {1234}
     ownership.reclaim(
         folder, os.getuid(), os.getgid(), docker_bench.engine, docker_bench.image, docker_bench.installation
     )
-    assert not list(ownership.foreign(folder, os.getuid()))
+    assert not list(ownership.foreign_paths(folder, os.getuid()))
 
 
 def test_outputs_are_handed_over_by_a_container_where_the_daemon_is_not_root(docker_bench, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 from support import BUSYBOX
 
 from polylocal.engine.images import BuildRequest, BuildResult
-from polylocal.engine.ledger import Ledger, digits
+from polylocal.engine.ledger import Ledger, short_id
 from polylocal.engine.plan import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL, RUN_LABEL, ContainerPlan
 from polylocal.planning import dockerfile
 from polylocal.system.cancellation import Cancel
@@ -116,7 +116,7 @@ def test_labels_that_a_dockerfile_overwrites_do_not_hide_its_images(yard: Yard) 
     ]
     made = yard.build(f"FROM {BUSYBOX}\nRUN {unique()}\n" + "\n".join(lines) + "\n", build)
     assert made.image_id
-    ledger = Ledger({digits(made.image_id): build}, {digits(each): build for each in yard.noted})
+    ledger = Ledger({short_id(made.image_id): build}, {short_id(each): build for each in yard.noted})
     assert yard.owned(ledger) == {made.image_id: (build, True)}
     assert yard.bench.engine.remove_image(f"p_1:{build}")
     assert yard.bench.engine.image_id(made.image_id) is None
@@ -126,11 +126,11 @@ def test_the_steps_of_a_build_that_fails_are_ours_whatever_labels_they_have(yard
     build = uuid.uuid4().hex
     made = yard.build(f"FROM {BUSYBOX}\nRUN {unique()}\nLABEL {IMAGE_LABEL}=x\nRUN exit 3\n", build)
     assert made.image_id is None
-    ledger = Ledger({}, {digits(each): build for each in yard.noted})
+    ledger = Ledger({}, {short_id(each): build for each in yard.noted})
     ((step, owner),) = yard.owned(ledger).items()
     assert owner == ("", True)
     # one that was not noted any more lies over one that was
-    notes = [digits(each) for each in yard.noted if digits(each) != digits(step)]
+    notes = [short_id(each) for each in yard.noted if short_id(each) != short_id(step)]
     assert yard.owned(Ledger({}, dict.fromkeys(notes, build))) == {step: ("", True)}
     assert yard.bench.engine.remove_image(step)
 
@@ -139,15 +139,15 @@ def test_the_image_that_a_build_starts_from_is_not_noted(yard: Yard) -> None:
     yard.build(f"FROM {BUSYBOX}\nRUN {unique()}\n", uuid.uuid4().hex)
     base = yard.bench.engine.image_id(BUSYBOX)
     assert yard.noted
-    assert digits(base or "") not in {digits(each) for each in yard.noted}
+    assert short_id(base or "") not in {short_id(each) for each in yard.noted}
 
 
 def test_what_a_step_prints_makes_nobodys_image_ours(yard: Yard) -> None:
     other = yard.others(f"FROM {BUSYBOX}\nRUN {unique()}\n")
     build = uuid.uuid4().hex
-    yard.build(f'FROM {BUSYBOX}\nRUN {unique()} && echo " ---> {digits(other)}"\n', build)
-    assert digits(other) not in {digits(each) for each in yard.noted}
-    assert other not in yard.owned(Ledger({}, {digits(other): build}))
+    yard.build(f'FROM {BUSYBOX}\nRUN {unique()} && echo " ---> {short_id(other)}"\n', build)
+    assert short_id(other) not in {short_id(each) for each in yard.noted}
+    assert other not in yard.owned(Ledger({}, {short_id(other): build}))
 
 
 def test_what_a_step_prints_makes_no_image_that_others_made_of_ours_a_step(yard: Yard) -> None:
@@ -156,8 +156,10 @@ def test_what_a_step_prints_makes_no_image_that_others_made_of_ours_a_step(yard:
     assert made.image_id
     other = yard.others(f"FROM p_1:{first}\nRUN {unique()}\n")
     yard.noted.clear()
-    yard.build(f'FROM {BUSYBOX}\nRUN {unique()} && echo " ---> {digits(other)}" && echo " ---> 0123456789ab"\n', build)
-    assert not {digits(each) for each in yard.noted} & {digits(other), "0123456789ab"}
+    yard.build(
+        f'FROM {BUSYBOX}\nRUN {unique()} && echo " ---> {short_id(other)}" && echo " ---> 0123456789ab"\n', build
+    )
+    assert not {short_id(each) for each in yard.noted} & {short_id(other), "0123456789ab"}
 
 
 def test_a_container_that_a_person_made_of_a_builds_image_is_none_of_a_step(yard: Yard) -> None:
@@ -165,7 +167,7 @@ def test_a_container_that_a_person_made_of_a_builds_image_is_none_of_a_step(yard
     made = yard.build(f"FROM {BUSYBOX}\nRUN {unique()}\n", build)
     assert made.image_id
     yard.container(made.image_id)
-    ledger = Ledger({digits(made.image_id): build}, {digits(made.image_id): "another"})
+    ledger = Ledger({short_id(made.image_id): build}, {short_id(made.image_id): "another"})
     assert list(yard.bench.engine.build_containers(ledger)) == []
 
 
@@ -173,7 +175,7 @@ def test_images_of_others_with_our_labels_are_proven_by_nothing(yard: Yard) -> N
     build = uuid.uuid4().hex
     made = yard.build(f"FROM {BUSYBOX}\nRUN {unique()}\n", build)
     assert made.image_id
-    ledger = Ledger({digits(made.image_id): build}, {digits(each): build for each in yard.noted})
+    ledger = Ledger({short_id(made.image_id): build}, {short_id(each): build for each in yard.noted})
     labels = {IMAGE_LABEL: yard.bench.installation, BUILD_LABEL: build}
     forged = [
         yard.others(f"FROM {BUSYBOX}\nRUN {unique()}\n", **labels),
@@ -225,7 +227,7 @@ def test_containers_that_a_build_left_are_found_by_their_image(yard: Yard) -> No
     build = uuid.uuid4().hex
     made = yard.build(f"FROM {BUSYBOX}\nRUN {unique()}\nRUN exit 3\n", build)
     assert made.image_id is None
-    ledger = Ledger({}, {digits(each): build for each in yard.noted})
+    ledger = Ledger({}, {short_id(each): build for each in yard.noted})
     (step,) = yard.owned(ledger)
     left = yard.container(step)
     yard.container(BUSYBOX)

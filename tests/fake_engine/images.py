@@ -117,7 +117,7 @@ class FakeImages:
         here = set(self.local.values())
         found = []
         for of, image in self._built.values():
-            maker = ledger.maker(image.id, image.names, ())
+            maker = ledger.find_build(image.id, image.names, ())
             if image.id in here and (maker or of == installation):
                 build = maker or image.build
                 found.append(replace(image, build=build, is_proven=maker is not None))

@@ -85,7 +85,7 @@ def settings(tmp_path: Path) -> Settings:
 def world(
     settings: Settings, store: Store, project: Project, root: User, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
-    monkeypatch.setattr(container_operation, "LOOK_S", 0.05)
+    monkeypatch.setattr(container_operation, "INSPECT_S", 0.05)
     monkeypatch.setattr(api_module.openapi, "document", lambda endpoints: {})  # takes most of the time of `build`
     engine = Engine()
     rig = Rig(settings.model_copy(update={"grace_s": 1.0, "poll_s": 0.05}), store, engine, project, root)

@@ -11,7 +11,7 @@ from typing import Any
 
 from polylocal.cli.files import Options, Written, combine
 from polylocal.polyaxonfile import SourceFile, Specification, of_member, parse
-from polylocal.runner.search import following
+from polylocal.runner.search import next_suggestions
 from polylocal.statuses import Kind
 
 FOLDER = Path(__file__).parent
@@ -87,7 +87,7 @@ def first_iteration(group: Specification) -> list[Mapping[str, Any]]:
     def nothing(*_: object) -> None:
         raise AssertionError("the first iteration asks for no model")
 
-    return [suggestion.params for suggestion in following(group.hptuning, "seed", [], nothing)]
+    return [suggestion.params for suggestion in next_suggestions(group.hptuning, "seed", [], nothing)]
 
 
 def _shapes() -> list[Shape]:

@@ -46,7 +46,7 @@ class Rig:
         link = EngineLink(engine or self.engine, "fake://", pause_s=0.01)
         link.check()
         deaths = Deaths(engine or self.engine, "home", link.wait_until_back)
-        self.engine.on_death = deaths.tell
+        self.engine.on_death = deaths.notify
         return RunnerContext(
             Installation(self.settings, store or self.store),
             engine or self.engine,
@@ -100,7 +100,7 @@ class Rig:
 
     def tend(self, group: Run, store: Any = None) -> None:
         """One look at a group, by a daemon that lives for this look."""
-        Groups(self.context(store=store), lambda: None)._tend(group)
+        Groups(self.context(store=store), lambda: None)._advance_safely(group)
 
     @property
     def repository(self) -> Repository:
@@ -156,7 +156,7 @@ class Rig:
 
 @pytest.fixture
 def rig(settings: Settings, store: Store, project: Project, root: User, monkeypatch: pytest.MonkeyPatch) -> Rig:
-    monkeypatch.setattr(container_operation, "LOOK_S", 0.05)
+    monkeypatch.setattr(container_operation, "INSPECT_S", 0.05)
     return Rig(settings.model_copy(update={"grace_s": 1.0, "poll_s": 0.05}), store, FakeEngine(), project, root)
 
 
@@ -174,7 +174,7 @@ class Supervise:
             self.supervisor = Supervisor(self._rig.context())
 
         def look() -> Any:
-            self.supervisor.once()
+            self.supervisor.step()
             return check()
 
         return eventually(look, within_s)
@@ -221,6 +221,6 @@ def records(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 def hasty() -> Iterator[None]:
     """An engine in memory does at once what it is asked for."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("LOOK_S", "SETTLE_S", "SIGNAL_S"):
+        for name in ("INSPECT_S", "SETTLE_S", "DEATH_EVENT_S"):
             patch.setattr(container_operation, name, 0.02)
         yield

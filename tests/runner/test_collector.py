@@ -12,7 +12,7 @@ import pytest
 
 from polylocal.engine.images import Image
 from polylocal.errors import EngineError
-from polylocal.runner.collector import EVERY_S, Collector
+from polylocal.runner.collector import COLLECT_S, Collector
 from polylocal.runner.removal import remove
 from polylocal.store.rows import Run
 
@@ -21,8 +21,8 @@ from .conftest import Rig
 OLD_S = 1_000_000_000.0
 
 
-def collector(rig: Rig, in_hand: Iterable[str] = ()) -> Collector:
-    return Collector(rig.context(), lambda: set(in_hand))
+def collector(rig: Rig, active_uuids: Iterable[str] = ()) -> Collector:
+    return Collector(rig.context(), lambda: set(active_uuids))
 
 
 def a_build(rig: Rig, step: str) -> Run:
@@ -76,7 +76,9 @@ def test_what_was_used_last_stays_longest_also_for_another_daemon(rig: Rig) -> N
 
 def test_looking_removes_nothing(rig: Rig) -> None:
     a_build(rig, "true 1")
-    assert [(item.kind, item.goes) for item in collector(rig).look(0.0) if item.kind != "log"] == [("image", True)]
+    assert [(item.kind, item.goes) for item in collector(rig).list_items(0.0) if item.kind != "log"] == [
+        ("image", True)
+    ]
     assert len(builds_left(rig)) == 1
 
 
@@ -108,7 +110,7 @@ def test_an_image_that_has_lost_our_labels_is_counted_and_goes(rig: Rig) -> None
     build = a_build(rig, "true 1")
     made = build.image_id or ""
     rig.engine._built[made] = ("x", dataclasses.replace(rig.engine._built[made][1], build="y"))
-    assert [(item.id, item.goes) for item in collector(rig).look() if item.kind == "image"] == [(made, False)]
+    assert [(item.id, item.goes) for item in collector(rig).list_items() if item.kind == "image"] == [(made, False)]
     assert [item.id for item in collector(rig).collect(0.0) if item.goes] == [made]
     assert made not in rig.engine.local.values()
 
@@ -184,9 +186,9 @@ def due(rig: Rig) -> Collector:
     """One whose next collection by itself is due."""
     made = collector(rig)
     assert made._context.link.check()
-    made._next_at -= EVERY_S
+    made._next_at -= COLLECT_S
     assert made.is_due()
-    made._next_at -= EVERY_S
+    made._next_at -= COLLECT_S
     return made
 
 
@@ -206,7 +208,7 @@ def test_on_a_full_disk_only_a_collection_of_all_images_replaces_the_next_one(
     monkeypatch.setattr(due._context.disk, "problem", lambda: "the disk is full")
     due.collect()
     assert due.is_due()
-    due._next_at -= EVERY_S
+    due._next_at -= COLLECT_S
     due.collect(0.0)
     assert not due.is_due()
 
@@ -225,9 +227,9 @@ def test_a_collection_by_itself_is_left_out_where_one_that_was_asked_for_came_fi
             assert error == (None, None, None)
 
     looks: list[bool] = []
-    look, lock = due.look, due._lock
-    monkeypatch.setattr(due, "look", lambda *given, asked: looks.append(asked) or look(*given, asked=asked))
+    list_items, lock = due.list_items, due._lock
+    monkeypatch.setattr(due, "list_items", lambda *given, asked: looks.append(asked) or list_items(*given, asked=asked))
     assert due.is_due()
     monkeypatch.setattr(due, "_lock", Taken())
-    due.collect_by_itself()
+    due.collect_automatically()
     assert looks == [True]

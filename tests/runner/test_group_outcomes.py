@@ -180,7 +180,7 @@ def test_no_further_iteration_and_no_further_chunk_is_made(rig: Rig, monkeypatch
 def test_a_daemon_for_every_look(rig: Rig) -> None:
     group = rig.group(grid(5, concurrency=2, max_failures=3))
     for _ in range(30):
-        Groups(rig.context(), lambda: None).tend_all()
+        Groups(rig.context(), lambda: None).advance_all()
         begun = [run for run in rig.members(group) if not run.is_held and not is_done(run.status)]
         end(rig, begun, *[Status.FAILED] * len(begun))
     assert statuses(rig, group) == ["failed"] * 4 + ["stopped"]

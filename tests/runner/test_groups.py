@@ -176,7 +176,7 @@ def test_many_experiments_come_in_chunks_with_a_daemon_for_each(rig):
     group = rig.group(grid(120))
     counts = []
     for _ in range(5):
-        Groups(rig.context(), lambda: None).tend_all()
+        Groups(rig.context(), lambda: None).advance_all()
         counts.append(len(rig.members(group)))
     assert counts == [50, 100, 120, 120, 120]
     assert params(rig, group) == [{"n": n} for n in range(120)]
@@ -228,7 +228,7 @@ def test_a_stopped_group_makes_and_releases_nothing_more(rig):
     group = tended(rig, rig.group(grid(60)))
     rig.store.groups.stop(group, pending_only=False)
     tended(rig, group, 2)
-    Groups(rig.context(), lambda: None).tend_all()
+    Groups(rig.context(), lambda: None).advance_all()
     assert len(rig.members(group)) == 50
     assert set(statuses(rig, group)) == {"stopped"}
 
@@ -389,7 +389,7 @@ def test_selections_and_groups_of_clients_are_left_alone(rig):
     rig.store.runs._set(selection.pk, {"group_type": "selection"})
     tracked = rig.group(grid(2))
     rig.store.runs._set(tracked.pk, {"is_managed": 0})
-    Groups(rig.context(), lambda: None).tend_all()
+    Groups(rig.context(), lambda: None).advance_all()
     assert rig.members(selection) == rig.members(tracked) == []
     assert rig.again(selection).status == rig.again(tracked).status == "created"
 

@@ -273,7 +273,7 @@ def test_servers_have_no_limit(limited: Rig, supervise: Supervise) -> None:
     supervise(lambda: limited.again(server).status == "running")
     running = next(iter(supervise.supervisor.executions().values()))
     supervise(lambda: running.seconds_running > 0.6)
-    supervise.supervisor.once()
+    supervise.supervisor.step()
     assert limited.again(server).stop_requested_at is None
     assert limited.again(server).status == "running"
 
@@ -306,7 +306,7 @@ def test_a_clock_that_is_set_ends_no_run_that_the_next_daemon_takes_up(
     [second] = supervise.supervisor.executions().values()
     supervise(lambda: second.seconds_running)
     for _ in range(3):
-        supervise.supervisor.once()
+        supervise.supervisor.step()
     assert second.seconds_running < 3600
     assert (rig.again(run).status, rig.again(run).stop_requested_at) == ("running", None)
     rig.store.runs.request_stop(run)

@@ -812,8 +812,8 @@ def test_a_file_of_another_user_is_copied(yard: Yard, monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def hasty_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("polylocal.runner.package_results.FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr("polylocal.runner.package_results.MOST_PAUSE_S", 0.01)
+    monkeypatch.setattr("polylocal.runner.package_results.MIN_RETRY_S", 0.01)
+    monkeypatch.setattr("polylocal.runner.package_results.MAX_RETRY_S", 0.01)
 
 
 @pytest.fixture
@@ -946,14 +946,14 @@ def test_the_results_are_gone_through_once_whatever_a_build_says_of_them(tmp_pat
     data = tmp_path / "container_data.json"
     data.write_text(told(*({"name": "x", "fullname": f"{number}.txt"} for number in range(40))))
     results = Results((f"in/{number}.txt", NewFile("a" * 40, f"{number}.txt", 1)) for number in range(40))
-    assert len(package_results._told(results, data)) == 40
+    assert len(package_results._declared_packages(results, data)) == 40
     assert times == [1]
 
 
 def test_a_file_that_its_file_system_has_compressed_is_a_result(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes less room than it has bytes, and yet it has no holes."""
     monkeypatch.setattr("polylocal.files.sparse.holes", lambda about: 2 << 30)
-    monkeypatch.setattr("polylocal.runner.package_results.MOST_HOLES", 1)
+    monkeypatch.setattr("polylocal.runner.package_results.MAX_HOLES", 1)
     made = yard.build(yard.engine.leaves("zeros.log", bytes(1 << 20)))
     assert (made.status, yard.results(made)) == (0, [main_log(made), "zeros.log"])
     assert yard.kept(made, "zeros.log") == bytes(1 << 20)

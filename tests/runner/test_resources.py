@@ -163,11 +163,11 @@ def away(small: Rig, unanswered: RunnerContext) -> Iterator[Supervisor]:
 def test_nothing_is_built_or_made_before_the_engine_has_answered(small: Rig, away: Supervisor) -> None:
     impossible, fine = small.submit("true", **asking(cpu={"limits": 3})), small.submit("echo fine")
     group = small.group({"matrix": {"lr": {"values": [1, 2]}}}, **asking(memory={"limits": 99999}))
-    away.once()
+    away.step()
     assert [small.again(run).status for run in (impossible, fine, group)] == ["created"] * 3
     assert small.members(group) == []
     small.engine.is_away = False
-    away.once()
+    away.step()
     assert small.history(impossible) == small.history(group) == ["created", "failed"]
     assert (small.again(impossible).build_pk, small.members(group)) == (None, [])
     assert "99999 MiB" in (small.message(group) or "")
@@ -182,7 +182,7 @@ def test_a_run_of_a_build_that_is_named_is_refused_before_that_is_done(
     cut = small.submit("true", **asking(cpu={"requests": 1, "limits": 3}))
     for each in (run, cut):
         small.store.runs._set(each.pk, {"build_pk": build.pk})
-    away.once()
+    away.step()
     small.engine.is_away = False
     assert unanswered.link.check()
     away.refuse_impossible()

@@ -21,7 +21,7 @@ from polylocal import clock
 from polylocal.engine.plan import RUN_LABEL
 from polylocal.polyaxonfile import HPTuning, parse
 from polylocal.runner import bayes, container_operation
-from polylocal.runner.groups import BUDGET, EARLY, Groups
+from polylocal.runner.groups import BUDGET_USED, EARLY_STOPPING, Groups
 from polylocal.runner.search import Params, Trial
 from polylocal.runner.supervisor import Supervisor
 from polylocal.settings import load
@@ -102,9 +102,9 @@ def agrees(rig: Rig, group: Run) -> None:
 
 
 def look(groups: Groups) -> None:
-    """One look, and another one if somebody had to think."""
-    groups.tend_all()
-    for _, thought in list(groups._plans.values()):
+    """One look, and another one if something had to be computed."""
+    groups.advance_all()
+    for _, thought in list(groups._computed.values()):
         thought.exception(60)
 
 
@@ -141,7 +141,7 @@ def quick_bayes(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params:
 
 @pytest.fixture
 def _quick_bayes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bayes.Asked, "__call__", lambda asked, *about: quick_bayes(*about))
+    monkeypatch.setattr(bayes.OptimizerProcess, "__call__", lambda asked, *about: quick_bayes(*about))
 
 
 # -- iterations -------------------------------------------------------------------------------------------------------
@@ -197,11 +197,11 @@ def test_bayesian_optimisation_is_told_of_no_value_that_is_not_finite(
 ) -> None:
     asked: list[float | None] = []
 
-    def answer(process: bayes.Asked, tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params:
+    def answer(process: bayes.OptimizerProcess, tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params:
         asked.extend(trial.value for trial in trials)
         return quick_bayes(tuning, seed, trials)
 
-    monkeypatch.setattr(bayes.Asked, "__call__", answer)
+    monkeypatch.setattr(bayes.OptimizerProcess, "__call__", answer)
     values = iter([0.5, math.nan, math.inf, -math.inf, 0.25, 0.75, 1.0])
     assert whole(rig, submit(rig, BO), lambda params: next(values)).status == "succeeded"
     assert {value for value in asked if value is not None} <= {0.5, 0.25, 0.75, 1.0}
@@ -249,7 +249,7 @@ def test_a_missing_scikit_learn_fails_the_group_with_the_sentence(rig: Rig, monk
     def unable(*about: object) -> Params:
         raise bayes.SetupError(sentence)
 
-    monkeypatch.setattr(bayes.Asked, "__call__", unable)
+    monkeypatch.setattr(bayes.OptimizerProcess, "__call__", unable)
     group = whole(rig, submit(rig, BO))
     assert group.status == "failed"
     assert sentence in (rig.message(group) or "")
@@ -266,12 +266,12 @@ def stopped_at(value: float, optimization: str = "maximize") -> list[dict[str, A
 @pytest.mark.parametrize(("tuning", "value"), [(RANDOM, -0.2), (HYPERBAND, 0.03)])
 def test_a_metric_that_is_good_enough_ends_the_search(rig: Rig, tuning: dict[str, Any], value: float) -> None:
     group = whole(rig, submit(rig, {**tuning, "early_stopping": stopped_at(value)}))
-    assert (group.status, rig.message(group)) == ("stopped", EARLY)
+    assert (group.status, rig.message(group)) == ("stopped", EARLY_STOPPING)
     found = members(rig, group)
     reached = [each for each in found if each.last_metric.get("score", -9) >= value]
     stopped = [each for each in found if each.status == "stopped"]
     assert reached
-    assert {rig.message(rig.store.runs.by_pk(each.pk)) for each in stopped} <= {EARLY}
+    assert {rig.message(rig.store.runs.by_pk(each.pk)) for each in stopped} <= {EARLY_STOPPING}
     assert all(is_done(each.status) for each in found)
     without = whole(rig, submit(rig, tuning))
     assert len([each for each in found if each.status == "succeeded"]) < len(members(rig, without))
@@ -376,7 +376,7 @@ def test_a_budget_of_seconds_drops_what_waits_and_lets_finish_what_runs(
     look(groups)
     found = members(rig, group)
     assert [each.status for each in found] == ["succeeded"] * 3 + ["running"] * 3 + ["stopped"] * 3
-    assert rig.message(rig.store.runs.by_pk(found[-1].pk)) == BUDGET
+    assert rig.message(rig.store.runs.by_pk(found[-1].pk)) == BUDGET_USED
     assert not any(each.is_stopping for each in found)
     assert rig.again(group).status == "running"
     group = whole(rig, group)
@@ -525,7 +525,7 @@ class Measuring(FakeEngine):
 @pytest.fixture
 def supervised(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
     """A group from its beginning to its end; `amnesia`: at every look a daemon that knows nothing tends to it."""
-    monkeypatch.setattr(container_operation, "LOOK_S", 0.02)
+    monkeypatch.setattr(container_operation, "INSPECT_S", 0.02)
     engine = Measuring()
     engine.store = rig.store
     live = replace(rig, engine=engine, settings=rig.settings.model_copy(update={"max_runs": 4}))
@@ -538,7 +538,7 @@ def supervised(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         def over() -> bool:
             if amnesia:
                 supervisor.groups = Groups(context, supervisor.wake)
-            supervisor.once()
+            supervisor.step()
             agrees(rig, group)
             return is_done(rig.again(group).status)
 
@@ -572,4 +572,4 @@ def test_bayesian_optimisation_end_to_end(rig: Rig, supervised: Callable[..., Ru
 
 def test_early_stopping_end_to_end(rig: Rig, supervised: Callable[..., Run]) -> None:
     group = supervised({**RANDOM, "early_stopping": stopped_at(-0.2)})
-    assert (group.status, rig.message(group)) == ("stopped", EARLY)
+    assert (group.status, rig.message(group)) == ("stopped", EARLY_STOPPING)

@@ -438,9 +438,9 @@ def test_a_crash_in_the_middle_of_the_checkout(rig, supervise):
 def test_changes_outlive_the_daemon(rig):
     """What was written before a crash is not overwritten by the code again."""
     run = rig.built(rig.server(Kind.NOTEBOOK, commit=rig.upload(CODE)))
-    assert workspace.prepare(run, rig.context()) == work(rig, run)
+    assert workspace.check_out_code(run, rig.context()) == work(rig, run)
     (work(rig, run) / "train.py").write_text("mine")
-    workspace.prepare(run, rig.context())
+    workspace.check_out_code(run, rig.context())
     assert (work(rig, run) / "train.py").read_text() == "mine"
 
 

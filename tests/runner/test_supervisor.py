@@ -244,7 +244,7 @@ def test_a_removal_that_hangs_holds_up_no_run(rig, supervise, monkeypatch):
         removed.append(run.pk)
 
     monkeypatch.setattr(housekeeping, "remove", hang)
-    monkeypatch.setattr(housekeeping, "MOMENT_S", 0.0)
+    monkeypatch.setattr(housekeeping, "JOIN_S", 0.0)
     try:
         rig.store.runs.delete(gone)
         supervise(hanging.is_set)
@@ -270,7 +270,7 @@ def test_a_removal_that_hangs_is_begun_once(rig, supervise, monkeypatch):
         go.wait(15)
 
     monkeypatch.setattr(housekeeping, "remove", hang)
-    monkeypatch.setattr(housekeeping, "MOMENT_S", 0.0)
+    monkeypatch.setattr(housekeeping, "JOIN_S", 0.0)
     try:
         rig.store.runs.delete(gone)
         supervise(lambda: begun)
@@ -304,7 +304,7 @@ def test_a_removal_that_fails_is_put_off_and_the_others_go_on(rig, supervise, mo
     assert [rig.store.runs.by_uuid(run.uuid) is None for run in runs] == [False, True, True]
     supervisor.housekeeping.remove_deleted()
     assert rig.store.runs.by_uuid(runs[0].uuid), "it was not put off"
-    supervisor.housekeeping.retry_removals()  # as after REMOVE_AGAIN_S
+    supervisor.housekeeping.retry_removals()  # as after RETRY_REMOVAL_S
     supervisor.housekeeping.remove_deleted()
     assert rig.store.runs.by_uuid(runs[0].uuid) is None
     assert stuck not in rig.engine.made

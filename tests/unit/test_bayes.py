@@ -55,7 +55,7 @@ def tuning(
 def play(given: HPTuning, goal: Goal, seed: str = "1") -> list[list[Trial]]:
     """Run the whole search within this process."""
     past: list[list[Trial]] = []
-    while found := search.following(given, seed, past, bayes.suggest):
+    while found := search.next_suggestions(given, seed, past, bayes.suggest):
         number = sum(map(len, past))
         past.append([Trial(number + n, each.params, goal(each.params)) for n, each in enumerate(found)])
     return past
@@ -98,7 +98,7 @@ def test_it_finds_better_than_chance_on_average(
         tried = [sign * (trial.value or 0.0) for trials in past for trial in trials]
         assert len(tried) == 12
         by_search.append(max(tried))
-        drawn = search.sampled(given, seed)
+        drawn = search.sample(given, seed)
         by_chance.append(max(hill(next(drawn)) for _ in tried))
     assert statistics.fmean(by_search) > statistics.fmean(by_chance)
 
@@ -190,7 +190,7 @@ def test_a_point_whose_trial_failed_is_not_tried_again() -> None:
 def test_without_any_result_the_search_continues() -> None:
     """All trials have failed so far: the search continues with random points."""
     given = tuning(PLANE, UCB)
-    first = search.following(given, "1", [], bayes.suggest)
+    first = search.next_suggestions(given, "1", [], bayes.suggest)
     failed = [Trial(number, each.params, None) for number, each in enumerate(first)]
     point = bayes.suggest(given, "1", failed)
     assert point.keys() == PLANE.keys()
@@ -242,7 +242,7 @@ def test_a_number_counts_by_its_size_not_by_its_index() -> None:
 )
 def test_encoding_keeps_the_order_of_numbers(option: dict[str, Any], values: list[float]) -> None:
     matrix = tuning({"a": option}, UCB).matrix or {}
-    places = [bayes._encoded(matrix, {"a": value})[0] for value in values]
+    places = [bayes._encode(matrix, {"a": value})[0] for value in values]
     assert places == sorted(set(places))
 
 
@@ -267,8 +267,10 @@ def test_points_at_random_first_then_one_an_iteration(initial: int, iterations: 
 
 def test_the_first_points_are_those_of_a_random_search() -> None:
     given = tuning(PLANE, UCB)
-    drawn: Iterator[dict[str, Any]] = search.sampled(given, "1")
-    assert [each.params for each in search.following(given, "1", [], bayes.suggest)] == [next(drawn) for _ in range(4)]
+    drawn: Iterator[dict[str, Any]] = search.sample(given, "1")
+    assert [each.params for each in search.next_suggestions(given, "1", [], bayes.suggest)] == [
+        next(drawn) for _ in range(4)
+    ]
 
 
 # -- without scikit-learn ---------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from support import build, job
 from polylocal.engine import termination
 from polylocal.engine.plan import HOME_LABEL, RUN_LABEL, ContainerPlan, Limits, Mount, is_our_name
 from polylocal.files.data_folders import DataFolder
-from polylocal.planning.container import RunEnvironment, image_name, info, limits, plan, token_file, token_in
+from polylocal.planning.container import RunEnvironment, image_name, info, limits, parse_token, plan, token_file
 from polylocal.polyaxonfile import Resources, Specification, parse
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
@@ -138,8 +138,8 @@ def test_the_clients_find_the_runs_id_in_its_name() -> None:
 
 def test_the_token_is_handed_over_in_a_file() -> None:
     assert json.loads(token_file("abc")) == {"POLYAXON_SECRET_USER_TOKEN": "abc"}
-    assert token_in(token_file("abc")) == "abc"
-    assert token_in('{"POLYAXON_SEC') is None
+    assert parse_token(token_file("abc")) == "abc"
+    assert parse_token('{"POLYAXON_SEC') is None
 
 
 def test_runs_without_a_command_have_no_plan() -> None:

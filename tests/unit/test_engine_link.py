@@ -60,7 +60,7 @@ def test_calls_are_repeated_until_they_succeed() -> None:
             raise tries.pop()
         return "done"
 
-    assert link(EngineUnreachable("away")).patiently(call, lambda: troubles.append(1)) == "done"
+    assert link(EngineUnreachable("away")).call_engine(call, lambda: troubles.append(1)) == "done"
     assert troubles == [1, 1]
 
 
@@ -69,7 +69,7 @@ def test_only_calls_to_an_engine_that_is_away_are_repeated() -> None:
         raise EngineError("no such image")
 
     with pytest.raises(EngineError, match="no such image"):
-        link().patiently(call)
+        link().call_engine(call)
 
 
 def test_all_threads_continue() -> None:
@@ -87,7 +87,7 @@ def test_a_connection_that_failed_once_is_not_forgotten() -> None:
     """If one connection was cut, another one may have been cut unnoticed."""
     link = EngineLink(Flaky(), "fake://", pause_s=0.01)  # type: ignore[arg-type]
     assert not link.has_failed
-    assert link.patiently(lambda: 1) == 1
+    assert link.call_engine(lambda: 1) == 1
     assert not link.has_failed
     link.listen_again()
     assert link.has_failed

@@ -42,7 +42,7 @@ class Told(Exception):
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "PAUSE_S", 0)
+    monkeypatch.setattr(events, "RECONNECT_S", 0)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_an_action_is_called_at_the_death_or_at_once_if_it_is_dead() -> None:
     called: list[str] = []
     waiter = Waiter()
     waiter.on_death(lambda: called.append("at the death"))
-    waiter.tell(Died("c", 0))
+    waiter.notify(Died("c", 0))
     waiter.on_death(lambda: called.append("at once"))
     assert called == ["at the death", "at once"]
 
@@ -116,7 +116,7 @@ def test_an_action_that_is_given_in_the_moment_of_death_is_called_once() -> None
     for _ in range(200):
         called: list[int] = []
         waiter = Waiter()
-        teller = threading.Thread(target=waiter.tell, args=(Died("c", 0),))
+        teller = threading.Thread(target=waiter.notify, args=(Died("c", 0),))
         teller.start()
         waiter.on_death(lambda called=called: called.append(1))
         teller.join()

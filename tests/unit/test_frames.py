@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polylocal.engine.containers import Frame
-from polylocal.engine.docker.frames import Demultiplexer, joined, time_us, timed
+from polylocal.engine.docker.frames import Demultiplexer, join_frames, time_us, with_time
 
 FRAMES = st.lists(st.builds(Frame, st.sampled_from([1, 2]), st.binary(max_size=40)), max_size=8)
 
@@ -46,7 +46,7 @@ def test_byte_by_byte() -> None:
 @settings(max_examples=60, deadline=500)
 @given(FRAMES)
 def test_joining_changes_no_byte_and_no_order_of_streams(frames: list[Frame]) -> None:
-    found = list(joined(iter(frames)))
+    found = list(join_frames(iter(frames)))
     assert b"".join(frame.data for frame in found) == b"".join(frame.data for frame in frames)
     assert all(one.stream != other.stream for one, other in zip(found, found[1:], strict=False))
     for stream in (1, 2):
@@ -55,12 +55,12 @@ def test_joining_changes_no_byte_and_no_order_of_streams(frames: list[Frame]) ->
 
 
 def test_the_stamp_goes_from_the_data_into_the_time() -> None:
-    found = timed(Frame(2, b"1970-01-01T00:00:02.500000999Z a b\n"))
+    found = with_time(Frame(2, b"1970-01-01T00:00:02.500000999Z a b\n"))
     assert found == Frame(2, b"a b\n", 2_500_000)
 
 
 def test_a_frame_without_a_space_is_left_alone() -> None:
-    assert timed(Frame(1, b"nothing")) == Frame(1, b"nothing")
+    assert with_time(Frame(1, b"nothing")) == Frame(1, b"nothing")
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ class Played:
         self.past: list[list[Trial]] = []
         self.suggested: list[list[Suggestion]] = []
         ids = iter(range(1, 100_000))
-        while found := search.following(tuning, seed, self.past, never):
+        while found := search.next_suggestions(tuning, seed, self.past, never):
             self.suggested.append(found)
             self.past.append([Trial(n := next(ids), each.params, values(n, each.params)) for each in found])
 
@@ -162,29 +162,29 @@ def test_of_equal_ones_the_earlier_survive() -> None:
 def test_failed_trials_are_never_promoted() -> None:
     """The three largest numbers belong to failed trials."""
     tuning = band()
-    first = search.following(tuning, "s", [], never)
+    first = search.next_suggestions(tuning, "s", [], never)
     values = [0.1, 0.2, 0.3, 0.4, None, None, 0.0, -1.0, None]
     trials = [Trial(n, each.params, value) for n, (each, value) in enumerate(zip(first, values, strict=True), 1)]
-    found = search.following(tuning, "s", [trials], never)
+    found = search.next_suggestions(tuning, "s", [trials], never)
     assert [each.of for each in found] == [4, 3, 2]
 
 
 def test_fewer_succeed_than_may_be_promoted() -> None:
     tuning = band()
-    first = search.following(tuning, "s", [], never)
+    first = search.next_suggestions(tuning, "s", [], never)
     trials = [Trial(n, each.params, 0.7 if n == 4 else None) for n, each in enumerate(first)]
-    found = search.following(tuning, "s", [trials], never)
+    found = search.next_suggestions(tuning, "s", [trials], never)
     assert [each.of for each in found] == [4]
     again = [Trial(99, found[0].params, 0.8)]
-    assert [each.of for each in search.following(tuning, "s", [trials, again], never)] == [99]
+    assert [each.of for each in search.next_suggestions(tuning, "s", [trials, again], never)] == [99]
 
 
 def test_zero_and_negative_values_are_values() -> None:
     tuning = band(optimization="minimize")
-    first = search.following(tuning, "s", [], never)
+    first = search.next_suggestions(tuning, "s", [], never)
     values = [3.0, 0.0, -2.0, 1.0, 5.0, 6.0, 7.0, 8.0, 9.0]
     trials = [Trial(n, each.params, value) for n, (each, value) in enumerate(zip(first, values, strict=True))]
-    assert [each.of for each in search.following(tuning, "s", [trials], never)] == [2, 1, 3]
+    assert [each.of for each in search.next_suggestions(tuning, "s", [trials], never)] == [2, 1, 3]
 
 
 def test_a_bracket_without_metrics_ends_early() -> None:
@@ -230,9 +230,9 @@ def test_rounding_does_not_eat_a_whole_number() -> None:
 
 def test_params_of_the_group_stay_with_a_survivor() -> None:
     tuning = band()
-    first = search.following(tuning, "s", [], never)
+    first = search.next_suggestions(tuning, "s", [], never)
     trials = [Trial(n, {**each.params, "layers": 2}, float(n)) for n, each in enumerate(first)]
-    assert search.following(tuning, "s", [trials], never)[0].params == {
+    assert search.next_suggestions(tuning, "s", [trials], never)[0].params == {
         "lr": trials[-1].params["lr"],
         "layers": 2,
         "epochs": 3,
@@ -315,16 +315,16 @@ def test_any_search_stays_inside_and_repeats_nothing(
             assert 1 <= each.params["epochs"] <= max_iter
             assert all(inside(option, each.params[name]) for name, option in matrix.items())
         # the same trials and seed give the same suggestions, independent of earlier calls
-        assert search.following(tuning, seed, played.past[:number], never) == found
+        assert search.next_suggestions(tuning, seed, played.past[:number], never) == found
         told = {trial.id for trial in played.past[number - 1] if trial.value is not None} if number else set()
         assert {each.of for each in found if each.of is not None} <= told
 
 
 def test_without_a_seed_the_group_is_the_seed() -> None:
     tuning = band().model_copy(update={"seed": None})
-    one, same, other = (search.following(tuning, uuid, [], never) for uuid in ("a", "a", "b"))
+    one, same, other = (search.next_suggestions(tuning, uuid, [], never) for uuid in ("a", "a", "b"))
     assert one == same != other
 
 
 def test_a_seed_in_the_file_counts_for_every_group() -> None:
-    assert search.following(band(), "a", [], never) == search.following(band(), "b", [], never)
+    assert search.next_suggestions(band(), "a", [], never) == search.next_suggestions(band(), "b", [], never)

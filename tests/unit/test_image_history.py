@@ -8,7 +8,7 @@ import pytest
 
 from polylocal.engine.docker import history
 from polylocal.engine.images import Image
-from polylocal.engine.ledger import NOTHING_BUILT, Ledger, digits
+from polylocal.engine.ledger import NOTHING_BUILT, Ledger, short_id
 from polylocal.engine.plan import BUILD_LABEL, IMAGE_LABEL
 
 BUILD, OURS, THEIRS = "b" * 32, f"quick-start_1:{'b' * 32}", "mine:latest"
@@ -16,7 +16,7 @@ RESULT, STEP, BASE = (f"sha256:{digit * 64}" for digit in "123")
 OWNER_LINE = f"/bin/sh -c #(nop)  LABEL {IMAGE_LABEL}=home"
 BUILD_LINE = f"/bin/sh -c #(nop)  LABEL {BUILD_LABEL}={BUILD}"
 LABELS = {IMAGE_LABEL: "home", BUILD_LABEL: BUILD}
-LEDGER = Ledger({digits(RESULT): BUILD}, {digits(STEP): BUILD})
+LEDGER = Ledger({short_id(RESULT): BUILD}, {short_id(STEP): BUILD})
 
 
 def image(*names: str, image_id: str = RESULT, labels: dict[str, str] | None = LABELS) -> dict[str, Any]:
@@ -36,7 +36,7 @@ PAST = [
 
 def found(listed: dict[str, Any], past: list[dict[str, Any]] = PAST, ledger: Ledger = LEDGER) -> Image | None:
     """The image as `DockerImages.images` returns it."""
-    return history.as_ours(listed, past, "home", ledger) if history.may_be_ours(listed, "home", ledger) else None
+    return history.own_image(listed, past, "home", ledger) if history.may_be_ours(listed, "home", ledger) else None
 
 
 def test_the_image_of_a_recorded_build() -> None:
@@ -79,7 +79,7 @@ def test_a_step_without_a_record_is_found_by_the_one_below_it() -> None:
 
 def test_an_id_in_the_output_of_a_step_makes_no_image_ours() -> None:
     listed = image(THEIRS, image_id=BASE, labels=None)
-    assert found(listed, PAST[2:], Ledger({}, {digits(BASE): BUILD})) is None
+    assert found(listed, PAST[2:], Ledger({}, {short_id(BASE): BUILD})) is None
 
 
 def test_images_of_other_installations_are_not_looked_at() -> None:

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polylocal.planning.instructions import (
-    MOST_INSTRUCTIONS,
-    MOST_TEXT,
+    MAX_INSTRUCTIONS,
+    MAX_TEXT,
     UNKNOWN,
     Unreadable,
     expand,
-    of_trigger,
+    parse_trigger,
     read,
     sources,
     split_flags,
@@ -183,13 +183,13 @@ def test_a_letter_that_the_parser_splits_in_two_is_refused() -> None:
     "trigger", ["COPY \\\n--from=a b c", "# escape=`\nCOPY `\n--from=a b c", "\ufeffCOPY --from=a b c"]
 )
 def test_a_trigger_of_an_image_is_read_like_a_file(trigger: str) -> None:
-    assert [each.flags for each in of_trigger(trigger)] == [["--from=a"]]
+    assert [each.flags for each in parse_trigger(trigger)] == [["--from=a"]]
 
 
 @pytest.mark.parametrize("trigger", ["", "COPY a b\nCOPY --from=a b c", "RUN <<RUN\nCOPY --from=a b c\nRUN"])
 def test_a_trigger_that_is_not_one_instruction_is_refused(trigger: str) -> None:
     with pytest.raises(Unreadable):
-        of_trigger(trigger)
+        parse_trigger(trigger)
 
 
 @pytest.mark.parametrize("rest", ['["a", "b"]', '["a", "b"] c', '["a","b"]"]'])
@@ -205,8 +205,8 @@ def test_an_unknown_value_makes_the_word_unknown(word: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "FROM a\n" + "#\n" * MOST_TEXT,
-        "FROM a\n" + "RUN b\n" * MOST_INSTRUCTIONS,
+        "FROM a\n" + "#\n" * MAX_TEXT,
+        "FROM a\n" + "RUN b\n" * MAX_INSTRUCTIONS,
     ],
 )
 def test_a_text_beyond_all_measure_is_refused(text: str) -> None:

@@ -21,7 +21,7 @@ from polylocal.files.archives import Archive
 from polylocal.files.disk import size_of
 from polylocal.files.folders import copy_tree, remove_tree, walk
 from polylocal.paths import Home
-from polylocal.runner.ownership import foreign, open_to_all, reclaim
+from polylocal.runner.ownership import foreign_paths, open_to_all, reclaim
 from polylocal.settings import Settings
 from polylocal.store import Store
 
@@ -363,7 +363,7 @@ def test_folders_deeper_than_any_path_are_measured_copied_and_removed(folder: Pa
     assert (tmp_path / "copy" / "z").read_text() == "z"
     open_to_all(folder)
     with pytest.raises(PermissionError):
-        list(foreign(folder, os.getuid()))
+        list(foreign_paths(folder, os.getuid()))
     assert reclaim(folder, os.getuid(), os.getgid(), None, "", "") is None  # type: ignore[arg-type]
     remove_tree(folder)
     remove_tree(tmp_path / "copy")

@@ -9,7 +9,7 @@ import pytest
 from fake_engine import FakeEngine
 
 from polylocal.engine.plan import ContainerPlan
-from polylocal.runner.locales import ARCHIVE, FOLDER, named, names_in_archive, spellings, substitute
+from polylocal.runner.locales import ARCHIVE, FOLDER, named_locales, names_in_archive, spellings, substitute
 
 
 def archive(*names: str) -> bytes:
@@ -76,7 +76,7 @@ def test_spellings_are_those_of_glibc() -> None:
 
 
 def test_all_variables_count_where_none_stands_for_all() -> None:
-    assert named({"LANG": "a", "LC_TIME": "b", "LC_NAME": "a", "LANGUAGE": "c", "HOME": "d"}) == ["a", "b"]
+    assert named_locales({"LANG": "a", "LC_TIME": "b", "LC_NAME": "a", "LANGUAGE": "c", "HOME": "d"}) == ["a", "b"]
 
 
 @pytest.mark.skipif(not Path(ARCHIVE).exists(), reason="this machine's glibc has no archive")

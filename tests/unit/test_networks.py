@@ -26,16 +26,16 @@ def network(created: str = "2026-01-01T00:00:00Z", **changed: Any) -> dict[str, 
 
 
 def test_our_own_network_is_recognised() -> None:
-    assert networks.ours([network()]) == network()
+    assert networks.find_own([network()]) == network()
 
 
 def test_names_that_only_contain_ours_do_not_count() -> None:
-    assert networks.ours([network(Name="polylocal_default", Labels={})]) is None
+    assert networks.find_own([network(Name="polylocal_default", Labels={})]) is None
 
 
 def test_of_two_the_older_one_is_taken_by_everybody() -> None:
     older, younger = network("2026-01-01T00:00:00Z"), network("2026-01-02T00:00:00Z")
-    assert networks.ours([younger, older]) == networks.ours([older, younger]) == older
+    assert networks.find_own([younger, older]) == networks.find_own([older, younger]) == older
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_of_two_the_older_one_is_taken_by_everybody() -> None:
 )
 def test_a_network_without_isolation_is_refused_with_advice(changed: dict[str, Any], words: str) -> None:
     with pytest.raises(EngineError, match=f"{words}.*docker network rm.*setting `network`"):
-        networks.ours([network(), network(**changed)])
+        networks.find_own([network(), network(**changed)])
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_a_container_whose_end_was_not_seen(ending: Ending, is_lost: bool) -> No
 def test_a_program_that_comes_to_its_end_at_the_limit_has_succeeded() -> None:
     ending = Ending(0, stop_requested=True, time_limit_s=5)
     assert of(Kind.JOB, ending).status is SUCCEEDED
-    saved = of(Kind.JOB, Ending(0, stop_requested=True, time_limit_s=5, was_told=True))
+    saved = of(Kind.JOB, Ending(0, stop_requested=True, time_limit_s=5, was_terminated=True))
     assert (saved.status, (saved.details or {})["exit_code"]) == (FAILED, 0)  # it was told to end, and did not complete
     late = of(Kind.JOB, Ending(143, stop_requested=True, time_limit_s=5))
     assert (late.status, (late.details or {})["reason"]) == (FAILED, "time-limit")

@@ -15,7 +15,7 @@ from polylocal.engine.docker import containers
 from polylocal.engine.docker.engine import DockerEngine
 from polylocal.engine.plan import HOME_LABEL, ContainerPlan
 from polylocal.errors import EngineError
-from polylocal.runner.ownership import foreign, make_writable, reclaim
+from polylocal.runner.ownership import foreign_paths, make_writable, reclaim
 
 ME = os.getuid()
 SOMEBODY = ME + 1
@@ -55,11 +55,11 @@ def test_outputs_are_writable_for_any_user_of_any_image(tmp_path: Path) -> None:
 
 
 def test_our_own_files_are_not_foreign(outputs: Path) -> None:
-    assert list(foreign(outputs, ME)) == []
+    assert list(foreign_paths(outputs, ME)) == []
 
 
 def test_foreign_things_are_found_and_links_not_followed(outputs: Path) -> None:
-    found = {path.relative_to(outputs).as_posix() for path in foreign(outputs, SOMEBODY)}
+    found = {path.relative_to(outputs).as_posix() for path in foreign_paths(outputs, SOMEBODY)}
     assert found == {".", "sub", "sub/a", "link"}
 
 

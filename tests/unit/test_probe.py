@@ -352,4 +352,4 @@ def _run(home: Path, *arguments: str, **environ: str) -> subprocess.CompletedPro
 
 
 def test_the_output_of_the_script_controls_no_terminal() -> None:
-    assert module._spelled("Docker \x1b]52;c;x\x07\n\u202e\udc9b é") == r"Docker \x1b]52;c;x\x07\n\u202e\udc9b é"
+    assert module._escape("Docker \x1b]52;c;x\x07\n\u202e\udc9b é") == r"Docker \x1b]52;c;x\x07\n\u202e\udc9b é"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from polylocal.engine.references import build_of, familiar, is_name, registry
+from polylocal.engine.references import build_of, familiar_name, is_name, registry_host
 
 UUID = "0123456789abcdef" * 2
 
@@ -21,7 +21,7 @@ UUID = "0123456789abcdef" * 2
     ],
 )
 def test_familiar_names(name: str, expected: str) -> None:
-    assert familiar(name) == expected
+    assert familiar_name(name) == expected
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_familiar_names(name: str, expected: str) -> None:
     ],
 )
 def test_registries(name: str, expected: str) -> None:
-    assert registry(name) == expected
+    assert registry_host(name) == expected
 
 
 @pytest.mark.parametrize("name", [f"p_1:{UUID}", f"docker.io/library/p_1:{UUID}"])

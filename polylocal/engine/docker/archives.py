@@ -13,12 +13,12 @@ from typing import Any
 
 from polylocal.errors import EngineError, EngineUnreachable
 
-_MOST_S = 120.0
+_TIMEOUT_S = 120.0
 
 
-def has(client: Any, container_id: str, path: str) -> bool:
+def exists(client: Any, container_id: str, path: str) -> bool:
     """Whether a path exists."""
-    answer = client.head(_url(client, container_id), params={"path": path}, timeout=_MOST_S)
+    answer = client.head(_url(client, container_id), params={"path": path}, timeout=_TIMEOUT_S)
     if not answer.ok and answer.status_code != 404:  # a HEAD answer has no body with the engine's words
         raise EngineError(f"the engine could not say whether {path} is in the container: {answer.status_code}")
     return bool(answer.ok)
@@ -26,13 +26,13 @@ def has(client: Any, container_id: str, path: str) -> bool:
 
 def first_member(client: Any, container_id: str, path: PurePosixPath) -> tarfile.TarInfo | None:
     """The file or folder at a path, without the content of a folder; None: the path does not exist."""
-    with _opened(client, container_id, str(path)) as tar:
+    with _open(client, container_id, str(path)) as tar:
         return tar.next() if tar else None
 
 
-def beginning(client: Any, container_id: str, path: str, most_bytes: int) -> bytes | None:
+def read_start(client: Any, container_id: str, path: str, most_bytes: int) -> bytes | None:
     """The first bytes of a file; None: there is no such file."""
-    with _opened(client, container_id, path) as tar:
+    with _open(client, container_id, path) as tar:
         member = tar.next() if tar else None
         file = tar.extractfile(member) if tar and member and member.isfile() else None
         return file.read(most_bytes) if file else None
@@ -50,11 +50,11 @@ def set_mode(client: Any, container_id: str, path: PurePosixPath, folder: tarfil
 
 
 @contextmanager
-def _opened(client: Any, container_id: str, path: str) -> Iterator[tarfile.TarFile | None]:
+def _open(client: Any, container_id: str, path: str) -> Iterator[tarfile.TarFile | None]:
     """The archive of the file or folder at a path, as a stream; None: the path does not exist."""
     headers = {"Accept-Encoding": "identity"}  # else the engine compresses the whole folder
     with client.get(
-        _url(client, container_id), params={"path": path}, headers=headers, stream=True, timeout=_MOST_S
+        _url(client, container_id), params={"path": path}, headers=headers, stream=True, timeout=_TIMEOUT_S
     ) as answer:
         if answer.status_code == 404:
             client.inspect_container(container_id)  # raises if the container itself is missing

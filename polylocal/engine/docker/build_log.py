@@ -25,16 +25,16 @@ class BuildLog:
     def read(self, events: Iterable[Mapping[str, Any]]) -> None:
         for event in events:
             if "stream" in event:
-                self._text(event["stream"])
+                self._add_text(event["stream"])
             elif "error" in event:
                 self._error = str(event["error"]).strip()
             elif "ID" in (event.get("aux") or {}):
                 self._image_id = event["aux"]["ID"]  # one for each stage; the last one is the result
-                self._made(event["aux"]["ID"])
+                self._report_image(event["aux"]["ID"])
             elif "status" in event:
-                self._progress(event)
+                self._add_progress(event)
         if self._unfinished:
-            self._line(self._unfinished)
+            self._add_line(self._unfinished)
 
     @property
     def is_whole(self) -> bool:
@@ -49,26 +49,26 @@ class BuildLog:
             return BuildResult(None, problem, self._step)
         return BuildResult(self._image_id)
 
-    def _text(self, text: str) -> None:
+    def _add_text(self, text: str) -> None:
         *lines, self._unfinished = (self._unfinished + text).split("\n")
         for line in lines:
-            self._line(line)
+            self._add_line(line)
 
-    def _line(self, line: str) -> None:
+    def _add_line(self, line: str) -> None:
         line = line.rstrip("\r")
         if _STEP.fullmatch(line):
             self._step = line
         elif found := _MADE.fullmatch(line):
-            self._made(found[1])
+            self._report_image(found[1])
         elif line.startswith("Successfully built "):  # the last line of every engine
             self._is_built = True
         self._on_line(line)
 
-    def _made(self, image_id: str) -> None:
+    def _report_image(self, image_id: str) -> None:
         if not _FROM.match(self._step):  # FROM names an image that existed before
             self._on_image(image_id)
 
-    def _progress(self, event: Mapping[str, Any]) -> None:
+    def _add_progress(self, event: Mapping[str, Any]) -> None:
         text = " ".join(str(event[key]) for key in ("id", "status") if event.get(key))
         if text not in self._pulled:
             self._pulled.add(text)

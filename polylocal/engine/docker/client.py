@@ -54,15 +54,15 @@ class Credentials(auth.AuthConfig):
 
     def get_all_credentials(self) -> dict[str, Any]:
         found: dict[str, Any] = dict(self.auths)
-        for registry, store in self._asked():
+        for registry, store in self._registries():
             entry = self._resolve_authconfig_credstore(registry, store)
             if entry is not None:
                 found[registry] = found[auth.convert_to_hostname(registry)] = entry
         return found
 
-    def _asked(self) -> Iterator[tuple[str, str]]:
+    def _registries(self) -> Iterator[tuple[str, str]]:
         if self.creds_store:
-            with self._noting(self.creds_store):
+            with self._collect_problems(self.creds_store):
                 yield from [
                     (registry, self.creds_store) for registry in self._get_store_instance(self.creds_store).list()
                 ]
@@ -71,7 +71,7 @@ class Credentials(auth.AuthConfig):
     def _resolve_authconfig_credstore(self, registry: str, credstore_name: str) -> Any:
         if credstore_name in self._failed:
             return None
-        with self._noting(credstore_name):
+        with self._collect_problems(credstore_name):
             return super()._resolve_authconfig_credstore(registry, credstore_name)
         return None
 
@@ -83,7 +83,7 @@ class Credentials(auth.AuthConfig):
         return self._stores[name]
 
     @contextmanager
-    def _noting(self, store: str) -> Iterator[None]:
+    def _collect_problems(self, store: str) -> Iterator[None]:
         try:
             yield
         except CredentialsNotFound:
@@ -169,11 +169,11 @@ def read_settings() -> ClientSettings:
         return ClientSettings()
     found = ClientSettings(path)
     if Path(path).name == docker_config.LEGACY_DOCKER_CONFIG_FILENAME:
-        with _noted(found, "it is not used"):
+        with _collect_problem(found, "it is not used"):
             found.auths = dict(auth.load_config(path).auths)
         return found
     data: object = None
-    with _noted(found, "it is not used"):
+    with _collect_problem(found, "it is not used"):
         data = json.loads(Path(path).read_bytes())
         if not isinstance(data, dict):
             raise ValueError("it is no JSON object")
@@ -191,7 +191,7 @@ def credential_problems(timeout_s: float) -> Sequence[str]:
 
 def _fill(found: ClientSettings, data: Mapping[str, Any]) -> None:
     for registry, entry in _mapping(found, data, "auths").items():
-        with _noted(found, f"the credentials for {registry} are not used"):
+        with _collect_problem(found, f"the credentials for {registry} are not used"):
             found.auths |= auth.parse_auth({registry: _without_empty(entry)}, raise_on_error=True)
     store = data.get("credsStore") or ""
     if isinstance(store, str):
@@ -224,7 +224,7 @@ def _mapping(found: ClientSettings, data: Mapping[str, Any], key: str) -> Mappin
 
 
 @contextmanager
-def _noted(found: ClientSettings, consequence: str) -> Iterator[None]:
+def _collect_problem(found: ClientSettings, consequence: str) -> Iterator[None]:
     try:
         yield
     except _UNUSABLE as error:

@@ -49,13 +49,13 @@ class Connection:
     @contextmanager
     def call(self) -> Iterator[Client]:
         """The shared client, for a short call. Errors are those of the contract."""
-        with translated():
+        with translate_errors():
             yield self.client()
 
     @contextmanager
     def new_client(self, timeout_s: float | None, cls: type[C]) -> Iterator[C]:
         """A client for one long call (docker-py#2477). Errors are those of the contract."""
-        with translated(), closing(self._new(timeout_s, cls)) as client:
+        with translate_errors(), closing(self._new(timeout_s, cls)) as client:
             yield client
 
     def close(self) -> None:
@@ -76,15 +76,15 @@ class Connection:
             )
         except DockerException as error:  # the constructor asks for the engine's version, and hides the cause
             raise EngineUnreachable(f"the engine does not answer: {error}") from error
-        client.hooks["response"].append(self._answered)
+        client.hooks["response"].append(self._report_time)
         return client
 
-    def _answered(self, response: requests.Response, *arguments: Any, **more: Any) -> None:
+    def _report_time(self, response: requests.Response, *arguments: Any, **more: Any) -> None:
         self._on_answer(_call_of(response.request), response.elapsed.total_seconds())
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Raise the errors of docker-py, requests and the socket as those of the contract.
 
     The originals are not kept as causes. They contain URLs, and the URL of a build contains its arguments with the
@@ -98,25 +98,25 @@ def translated() -> Iterator[None]:
         except requests.exceptions.HTTPError as error:  # from a request that docker-py did not make itself
             create_api_error_from_http_exception(error)
     except ImageNotFound as error:
-        raise ImageMissing(words(error)) from None
+        raise ImageMissing(error_text(error)) from None
     except NotFound as error:
-        raise ContainerMissing(words(error)) from None
+        raise ContainerMissing(error_text(error)) from None
     except APIError as error:
-        raise EngineError(words(error)) from None
+        raise EngineError(error_text(error)) from None
     except CUT as error:
-        raise EngineUnreachable(f"the engine does not answer: {_plain(error)}") from None
+        raise EngineUnreachable(f"the engine does not answer: {_without_queries(error)}") from None
     except json.JSONDecodeError as error:
         raise EngineUnreachable(f"the engine's answer ended in the middle: {error}") from error
     except DockerException as error:  # docker-py itself refuses the arguments
         raise EngineError(str(error)) from error
 
 
-def words(error: APIError) -> str:
+def error_text(error: APIError) -> str:
     """The engine's own words."""
-    return _plain(error.explanation or error)
+    return _without_queries(error.explanation or error)
 
 
-def _plain(error: object) -> str:
+def _without_queries(error: object) -> str:
     """The text of an error without the queries of its URLs."""
     return re.sub(r"\?[^\s\"']*", "", str(error)) if "://" in str(error) or "url:" in str(error) else str(error)
 

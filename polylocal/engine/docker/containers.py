@@ -15,7 +15,7 @@ from polylocal.engine import termination
 from polylocal.engine.containers import LOOPBACK, ContainerState, Died, Endpoint, Found, Usage
 from polylocal.engine.docker import archives, creation, gpu_support, stats
 from polylocal.engine.docker.client import Client
-from polylocal.engine.docker.connection import CALL_TIMEOUT_S, Connection, translated
+from polylocal.engine.docker.connection import CALL_TIMEOUT_S, Connection, translate_errors
 from polylocal.engine.docker.host import DockerHost
 from polylocal.engine.docker.images import DockerImages
 from polylocal.engine.docker.streams import Attached, Stored
@@ -45,7 +45,7 @@ class DockerContainers:
         if plan.limits.gpus and self._host.known().name == "Podman":
             # its Docker API silently ignores device requests (podman#22645): the run would use the CPU instead
             raise EngineError(gpu_support.PODMAN)
-        with translated():
+        with translate_errors():
             try:
                 return self._create(plan, init=True)
             except APIError as error:
@@ -75,11 +75,11 @@ class DockerContainers:
 
     def has_file(self, container_id: str, path: str) -> bool:
         with self._connection.call() as client:
-            return archives.has(client, container_id, path)
+            return archives.exists(client, container_id, path)
 
     def read_file(self, container_id: str, path: str, most_bytes: int) -> bytes | None:
         with self._connection.call() as client:
-            return archives.beginning(client, container_id, path, most_bytes)
+            return archives.read_start(client, container_id, path, most_bytes)
 
     def open_folder(self, container_id: str, path: PurePosixPath) -> bool:
         with self._connection.call() as client:

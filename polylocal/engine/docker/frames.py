@@ -31,7 +31,7 @@ class Demultiplexer:
         self._rest = data[at:]
 
 
-def joined(frames: Iterator[Frame]) -> Iterator[Frame]:
+def join_frames(frames: Iterator[Frame]) -> Iterator[Frame]:
     """Join neighbouring frames of one stream, so that there are fewer and larger writes."""
     stream, parts = 0, list[bytes]()
     for frame in frames:
@@ -44,7 +44,7 @@ def joined(frames: Iterator[Frame]) -> Iterator[Frame]:
         yield Frame(stream, b"".join(parts))
 
 
-def timed(frame: Frame) -> Frame:
+def with_time(frame: Frame) -> Frame:
     """Move the time stamp of a log's frame from the data to `time_us`."""
     stamp, space, data = frame.data.partition(b" ")
     if not space:

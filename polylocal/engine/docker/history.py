@@ -7,7 +7,7 @@ from typing import Any
 
 from polylocal import clock
 from polylocal.engine.images import Image
-from polylocal.engine.ledger import Ledger, digits
+from polylocal.engine.ledger import Ledger, short_id
 from polylocal.engine.plan import BUILD_LABEL, IMAGE_LABEL, is_name_of
 
 Json = Mapping[str, Any]
@@ -18,23 +18,23 @@ def may_be_ours(image: Json, installation: str, ledger: Ledger) -> bool:
     """Whether an entry of the engine's list of images is worth a look at its history."""
     labels = image.get("Labels") or {}
     is_labelled = labels.get(IMAGE_LABEL) == installation or labels.get(BUILD_LABEL) in ledger.builds
-    is_known = digits(image["Id"]) in ledger.images or digits(image["Id"]) in ledger.steps
+    is_known = short_id(image["Id"]) in ledger.images or short_id(image["Id"]) in ledger.steps
     return is_labelled or is_known or bool(ledger.steps and not _names(image))
 
 
-def as_ours(image: Json, history: History, installation: str, ledger: Ledger) -> Image | None:
+def own_image(image: Json, history: History, installation: str, ledger: Ledger) -> Image | None:
     """An entry of the engine's list of images; None: others made it, maybe on top of ours."""
     names, labels = _names(image), image.get("Labels") or {}
-    is_known = digits(image["Id"]) in ledger.images
+    is_known = short_id(image["Id"]) in ledger.images
     # a Dockerfile may override the label of an image, but not the one in the history of each step
     is_labelled = (
         labels.get(IMAGE_LABEL) == installation
         or labels.get(BUILD_LABEL) in ledger.builds
-        or any(f"LABEL {IMAGE_LABEL}={installation}" in line(entry) for entry in history)
+        or any(f"LABEL {IMAGE_LABEL}={installation}" in instruction(entry) for entry in history)
     )
     if not is_known and not is_labelled:
         return None  # the output of a step can look like the builder's own lines
-    maker = ledger.maker(image["Id"], names, ancestors(history))
+    maker = ledger.find_build(image["Id"], names, ancestors(history))
     build = maker or labels.get(BUILD_LABEL, "")
     ours = [name for name in names if is_name_of(name, build)]
     if maker is None and not ours and (names or (build and not _is_labelled_last(history))):
@@ -61,14 +61,14 @@ def is_made_by_a_build(history: History) -> bool:
     """Whether an image is a step of a build of ours. A step has our label below it. An image that others made from a
     build's image has further layers above the label."""
     for number, entry in enumerate(history):
-        if f"LABEL {IMAGE_LABEL}=" in line(entry):
+        if f"LABEL {IMAGE_LABEL}=" in instruction(entry):
             return True
-        if BUILD_LABEL in line(entry):
+        if BUILD_LABEL in instruction(entry):
             return number == 0
     return False
 
 
-def line(entry: Json) -> str:
+def instruction(entry: Json) -> str:
     """The instruction that made a layer."""
     return entry["CreatedBy"] or ""
 
@@ -86,4 +86,4 @@ def _layers(image_id: str, history: History) -> dict[str, int]:
 
 def _is_labelled_last(history: History) -> bool:
     """Whether the newest layer is a label of ours. A build adds it last; others put further layers on top."""
-    return any(label in line(history[0]) for label in (BUILD_LABEL, IMAGE_LABEL))
+    return any(label in instruction(history[0]) for label in (BUILD_LABEL, IMAGE_LABEL))

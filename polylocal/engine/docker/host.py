@@ -13,7 +13,7 @@ from polylocal import clock
 from polylocal.engine import machine
 from polylocal.engine.docker import buildkit, gpu_support, networks
 from polylocal.engine.docker.client import Client
-from polylocal.engine.docker.connection import Connection, translated, words
+from polylocal.engine.docker.connection import Connection, error_text, translate_errors
 from polylocal.engine.host import EngineInfo, GpuSupport
 from polylocal.engine.machine import Machine
 from polylocal.engine.plan import OWN_NETWORK
@@ -37,7 +37,7 @@ class DockerHost:
         return self._connection.address.startswith("unix://")
 
     def info(self) -> EngineInfo:
-        with translated():
+        with translate_errors():
             client = self._connection.client()
             about, version = client.info(), client.version()
         components = {component["Name"] for component in version.get("Components") or []}
@@ -73,7 +73,7 @@ class DockerHost:
         return found.name if found else None
 
     def time(self) -> datetime:
-        with translated():
+        with translate_errors():
             text = self._connection.client().info()["SystemTime"]
         return datetime.fromisoformat(text[:19] + text[-6:] if text[-6] in "+-" else text[:19] + "+00:00")
 
@@ -81,19 +81,19 @@ class DockerHost:
         """The time of the engine's last start; None: unknown. A Docker engine creates its default network then."""
         if self.known().name != "Docker":
             return None
-        with translated(), suppress(NotFound):  # an engine may have no default network
+        with translate_errors(), suppress(NotFound):  # an engine may have no default network
             return clock.parse(self._connection.client().inspect_network("bridge")["Created"])
         return None
 
     def gateway(self, network: str) -> str | None:
-        with translated():
+        with translate_errors():
             found = self._connection.client().inspect_network(self.network(network))
         pools = (found.get("IPAM") or {}).get("Config") or []
         return next(filter(None, map(_gateway_of, pools)), None) if found["Driver"] == "bridge" else None
 
     def own_network(self) -> bool:
-        with translated():
-            return networks.ours(self._connection.client().networks(names=[OWN_NETWORK])) is not None
+        with translate_errors():
+            return networks.find_own(self._connection.client().networks(names=[OWN_NETWORK])) is not None
 
     def network(self, name: str) -> str:
         """The engine's own name for a network. Creates polylocal's own network if it is missing."""
@@ -102,14 +102,14 @@ class DockerHost:
         if self.known().name == "Podman":
             return "bridge"  # Podman has no switch that keeps the containers of a network apart
         client = self._connection.client()
-        found = networks.ours(client.networks(names=[OWN_NETWORK]))
-        return found["Id"] if found else _made_network(client)
+        found = networks.find_own(client.networks(names=[OWN_NETWORK]))
+        return found["Id"] if found else _create_network(client)
 
     def close(self) -> None:
         self._connection.close()
 
 
-def _made_network(client: Client) -> str:
+def _create_network(client: Client) -> str:
     default: dict[str, Any] = {}
     with suppress(NotFound):  # an engine may have no default bridge
         default = client.inspect_network("bridge")
@@ -117,10 +117,10 @@ def _made_network(client: Client) -> str:
         made: str = client.create_network(**networks.arguments(default))["Id"]
     except APIError as error:
         for _ in range(_LOOKS):  # another daemon makes it at this moment
-            if found := networks.ours(client.networks(names=[OWN_NETWORK])):
+            if found := networks.find_own(client.networks(names=[OWN_NETWORK])):
                 return str(found["Id"])
             time.sleep(_LOOK_S)
-        raise EngineError(networks.refusal(words(error))) from None
+        raise EngineError(networks.refusal(error_text(error))) from None
     log.info("made the network %s, on which runs can't reach each other", OWN_NETWORK)
     return made
 

@@ -18,14 +18,14 @@ from polylocal.engine.docker.client import Client
 from polylocal.engine.docker.connection import CALL_TIMEOUT_S, CUT, Connection
 from polylocal.engine.docker.host import DockerHost
 from polylocal.engine.images import BuildRequest, BuildResult, Cancellation, Image, ImageConfig, LocalImage, OnLine
-from polylocal.engine.ledger import NOTHING_BUILT, Ledger, digits
+from polylocal.engine.ledger import NOTHING_BUILT, Ledger, short_id
 from polylocal.engine.plan import HOME_LABEL
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, ImageMissing
 
 log = logging.getLogger(__name__)
 
-_CONFIGS = 256  # in the cache; each has some KiB
-_TURN_S = 0.2  # between two looks at the cancellation of a pull that waits for another one
+_MAX_CONFIGS = 256  # in the cache; each has some KiB
+_POLL_S = 0.2  # between two looks at the cancellation of a pull that waits for another one
 
 
 class DockerImages:
@@ -85,7 +85,7 @@ class DockerImages:
             triggers=given.get("OnBuild") or [],
             ancestors=history.ancestors(past),
             user=config.user,
-            made_by=history.line(past[0]) if past else "",
+            made_by=history.instruction(past[0]) if past else "",
         )
 
     def image_config(self, image: str) -> ImageConfig:
@@ -95,20 +95,20 @@ class DockerImages:
                 found = client.inspect_image(image)
             known = _config(found)
             if found["Id"] == image:  # a name may belong to another image the next time
-                if len(self._configs) >= _CONFIGS:
+                if len(self._configs) >= _MAX_CONFIGS:
                     self._configs.clear()
                 self._configs[image] = known
         return known
 
     def pull(self, name: str, on_line: OnLine, cancel: Cancellation, *, anew: bool = False) -> None:
-        with self._turn(name, cancel):
+        with self._pull_lock(name, cancel):
             if not anew and self.image(name):
                 return
             repository, tag = references.repository_and_tag(name)
             with self._connection.new_client(self._pull_timeout_s, _StreamClient) as client:
                 events = client.pull(repository, tag=tag, stream=True, decode=True)
                 cancel.on_call(CancellableStream(events, client.response).close)
-                _tell_problems(client, on_line)
+                _report_problems(client, on_line)
                 try:
                     _show_pull(events, on_line)
                 except CUT:
@@ -118,10 +118,10 @@ class DockerImages:
             raise _stopped_pull()
 
     @contextmanager
-    def _turn(self, name: str, cancel: Cancellation) -> Iterator[None]:
+    def _pull_lock(self, name: str, cancel: Cancellation) -> Iterator[None]:
         """One pull of a name at a time. Raises EngineError: `cancel` was called before this one began."""
         lock = self._pulls[name]
-        while not lock.acquire(timeout=_TURN_S):
+        while not lock.acquire(timeout=_POLL_S):
             if cancel.called:
                 raise _stopped_pull()
         try:
@@ -192,7 +192,7 @@ class DockerImages:
                 past = client.history(image["Id"])
         except ImageMissing:  # somebody removed it
             return None
-        return history.as_ours(image, past, installation, ledger)
+        return history.own_image(image, past, installation, ledger)
 
     def image_ids(self) -> Sequence[str]:
         with self._connection.call() as client:
@@ -205,8 +205,8 @@ class DockerImages:
             item["Id"]
             for item in found
             if item["State"] in ("created", "exited", "dead")
-            and digits(item["ImageID"]) in ledger.steps
-            and digits(item["ImageID"]) not in ledger.images  # users start containers of these
+            and short_id(item["ImageID"]) in ledger.steps
+            and short_id(item["ImageID"]) not in ledger.images  # users start containers of these
             and HOME_LABEL not in (item["Labels"] or {})
         ]
 
@@ -225,7 +225,7 @@ def _build_classic(
     client: _StreamClient, request: BuildRequest, lines: BuildLog, cancel: Cancellation, on_line: OnLine
 ) -> None:
     client.credentials.get_all_credentials()  # docker-py asks each helper here, so problems are known before the build
-    _tell_problems(client, on_line)
+    _report_problems(client, on_line)
     # the low-level call: images.build() holds the log back until the end
     stream = client.build(
         fileobj=request.context,
@@ -244,7 +244,7 @@ def _build_classic(
         lines.read(stream)
 
 
-def _tell_problems(client: Client, on_line: OnLine) -> None:
+def _report_problems(client: Client, on_line: OnLine) -> None:
     for problem in client.credentials.problems:
         on_line(f"polylocal: {problem}")
 
@@ -272,7 +272,7 @@ def _config(image: Mapping[str, Any]) -> ImageConfig:
 
 def _is_among(name: str, listed: Sequence[str]) -> bool:
     """Podman lists the images that it built under `localhost/`, and finds them without this prefix."""
-    wanted = references.familiar(name)
+    wanted = references.familiar_name(name)
     if not wanted.startswith("localhost/"):
         listed = [each.removeprefix("localhost/") for each in listed]
-    return wanted in map(references.familiar, listed)
+    return wanted in map(references.familiar_name, listed)

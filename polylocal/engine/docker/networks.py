@@ -23,7 +23,7 @@ _INSTEAD = 'or name another network by the setting `network`: with "bridge", run
 Json = Mapping[str, Any]
 
 
-def ours(found: Sequence[Json]) -> Json | None:
+def find_own(found: Sequence[Json]) -> Json | None:
     """The network to use among those that the engine lists; None: there is none yet.
 
     Raises EngineError: a network of this name is not polylocal's, or does not keep containers apart.

@@ -75,10 +75,10 @@ class Report:
 def main(argv: Sequence[str]) -> int:
     report = probe(argv[0] if argv else None)
     if report.found:
-        print(_spelled(f"engine: {_describe(report.found)}"), file=sys.stderr)
-        print(_spelled(report.found.url))
+        print(_escape(f"engine: {_describe(report.found)}"), file=sys.stderr)
+        print(_escape(report.found.url))
     else:
-        print(_spelled(report.problem), file=sys.stderr)
+        print(_escape(report.problem), file=sys.stderr)
     return report.exit_code
 
 
@@ -126,10 +126,10 @@ def candidates(environ: Mapping[str, str], home: Path, uid: int) -> list[Candida
     ]
     if uid == 0:  # other users may not enter this folder, so "permission denied" would not prove an engine there
         sockets.append((Path("/run/podman/podman.sock"), "Podman"))
-    return [*_of_context(environ, home), *(Candidate(f"unix://{path}", why) for path, why in sockets)]
+    return [*_context_candidates(environ, home), *(Candidate(f"unix://{path}", why) for path, why in sockets)]
 
 
-def _of_context(environ: Mapping[str, str], home: Path) -> list[Candidate]:
+def _context_candidates(environ: Mapping[str, str], home: Path) -> list[Candidate]:
     config = Path(environ.get("DOCKER_CONFIG") or home / ".docker")
     name = environ.get("DOCKER_CONTEXT") or _read(config / "config.json", "currentContext")
     if not name or name == "default":
@@ -226,7 +226,7 @@ def _problem(tried: Sequence[Attempt]) -> str:
         last = tried[-1]
         undo = "unset it" if last.why == DOCKER_HOST else "change it"
         state = "nothing is there" if last.answer == NOT_THERE else "the engine there does not answer"
-        return f"{_capital(last.why)} says {last.url} but {state}: {undo}, or start that engine."
+        return f"{_capitalize(last.why)} says {last.url} but {state}: {undo}, or start that engine."
     for attempt in tried:
         if attempt.answer == DOES_NOT_ANSWER:
             return f"The engine at {attempt.url} ({attempt.why}) does not answer: restart it."
@@ -249,11 +249,11 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _capital(sentence: str) -> str:
+def _capitalize(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def _spelled(text: str) -> str:
+def _escape(text: str) -> str:
     """Escapes control characters, as `polylocal.text.visible` does, so that words of others can't steer a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

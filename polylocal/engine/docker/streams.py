@@ -11,7 +11,7 @@ from docker.types import CancellableStream
 
 from polylocal.engine.containers import Frame
 from polylocal.engine.docker.connection import CUT
-from polylocal.engine.docker.frames import Demultiplexer, joined, timed
+from polylocal.engine.docker.frames import Demultiplexer, join_frames, with_time
 from polylocal.errors import EngineUnreachable
 
 _RECEIVE = 1 << 18
@@ -27,7 +27,7 @@ class Attached(AbstractContextManager["Attached"]):
     def __iter__(self) -> Iterator[Frame]:
         frames = Demultiplexer()
         while data := self._receive():
-            yield from joined(frames.feed(data))
+            yield from join_frames(frames.feed(data))
 
     def read(self, within_s: float) -> bytes:
         """The whole of a short output, or the part that came within this time."""
@@ -69,7 +69,7 @@ class Stored(AbstractContextManager["Stored"]):
         try:
             for data in self._response.iter_content(_RECEIVE if self._is_plain else None):
                 for frame in frames.feed(data):
-                    yield timed(frame)
+                    yield with_time(frame)
         except (*CUT, AttributeError) as error:
             # AttributeError: `close()` took the response away while urllib3 read from it
             if not self._closed:
