@@ -145,7 +145,7 @@ def test_the_secrets_of_a_deleted_user_belong_to_no_user(
     assert new.id == bob.id
     refused = again(api, copied)
     assert refused.status_code == 403
-    assert "gone" in refused.json()["detail"]
+    assert "was deleted" in refused.json()["detail"]
     as_new = Caller(as_ann.http, store.users.new_token(new))
     own = store.projects.create(new, {"name": "own"})
     refused = as_new.post(f"/api/v1/bob/{own.name}/jobs/", {"config": job("env", **AWS)})

@@ -265,7 +265,7 @@ def test_running_runs_never_exceed_the_machine(scene: Scene) -> None:
     for resource in ("cpu", "memory"):
         begun = held(scene.begun, resource)
         if begun:
-            total = scene.machine.of(resource) or 0.0
+            total = scene.machine.amount(resource) or 0.0
             assert begun + held(scene.active, resource) <= total + ROUNDING
 
 
@@ -289,7 +289,7 @@ def test_the_facts_of_a_reason_add_up(scene: Scene) -> None:
         reason = answer.reason if isinstance(answer, Wait) else None
         if isinstance(reason, Shortage):
             assert reason.wanted == amount(run, reason.resource) > reason.free + ROUNDING
-            assert reason.total == scene.machine.of(reason.resource)
+            assert reason.total == scene.machine.amount(reason.resource)
             assert all(amount(holding[each.name], reason.resource) == each.amount > 0 for each in reason.holders)
             assert reason.free == reason.total - sum(each.amount for each in reason.holders)
         elif isinstance(reason, NoSlot):
