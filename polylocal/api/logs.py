@@ -89,7 +89,7 @@ async def follow(source: Plain | logs.Stamped, run: Run, store: Store, feed: Fee
 
 
 async def wait_for_growth(wakeup: Wakeup) -> bool:
-    """Wait for a hint. False: the run itself changed, or no hint came in time."""
+    """Wait until the log grows. False: the run itself changed, or no hint came in time."""
     return await wakeup.wait() and not wakeup.runs
 
 

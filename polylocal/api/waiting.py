@@ -76,7 +76,7 @@ def words(reason: queue.Reason, is_visible: Callable[[queue.Holder], bool]) -> s
 
 
 def _whole(resource: str, amount: float) -> str:
-    """Fractions of a MiB are dropped; those of a core matter."""
+    """The amount without fractions of a MiB; fractions of a core stay."""
     return format_number(math.floor(amount) if resource == "memory" else amount)
 
 

@@ -23,8 +23,10 @@ log = logging.getLogger("polylocal.daemon")
 
 
 class Gateways:
-    """Listens on gateways. `port` is the daemon's own port. `listeners` has the sockets that no server has yet; clients
-    that connect to one of them wait for its server. Thread-safe.
+    """The addresses of the API for containers, with a listening socket on each. `port` is the daemon's own port.
+
+    `listeners` has the sockets that have no server yet. Clients that connect to one of them wait for its server.
+    Thread-safe.
     """
 
     def __init__(self, engine: Engine, settings: Settings, port: int, store: Store, installation_id: str) -> None:
@@ -44,15 +46,15 @@ class Gateways:
         networks |= {found.network for found in self._engine.containers(self._installation_id) if found.run}
         for network in sorted(networks - {"", "none"}):
             try:
-                self._at(network)
+                self._address(network)
             except EngineError as error:
                 log.warning("runs on the network %s can't reach the API: %s", network, error)
 
     def url(self) -> str:
         """The API's address for a new container. Raises EngineUnreachable, EngineError."""
-        return self._at(self._settings.network)
+        return self._address(self._settings.network)
 
-    def _at(self, network: str) -> str:
+    def _address(self, network: str) -> str:
         if network == "host":
             return f"http://127.0.0.1:{self._port}"
         # ask the engine each time: a network that was removed and made again may have another gateway
