@@ -7,7 +7,7 @@ from polylocal import __version__, clock
 from polylocal.api.endpoint import Access, Call, Endpoint, refusal
 from polylocal.api.paging import envelope
 from polylocal.api.shapes import Json
-from polylocal.api.shapes.platform import ClusterItem, GpuItem, NodeDetail, NodeItem, gpu_item, node_detail, node_item
+from polylocal.api.shapes.platform import ClusterItem, GpuItem, NodeDetail, NodeItem, node_detail, node_item
 from polylocal.errors import NotFound
 
 
@@ -17,7 +17,7 @@ def cluster(call: Call) -> ClusterItem:
     return {
         "uuid": uuid,
         "version_api": version,
-        "created_at": _since(call),
+        "created_at": call.store.users.all()[0].created_at,
         "updated_at": clock.now(),
         "nodes": [node_item(machine, uuid)],
     }
@@ -28,22 +28,23 @@ def nodes(call: Call) -> Json:
 
 
 def node(call: Call) -> NodeDetail:
-    _check(call)
-    return node_detail(call.context.machine(), _uuid(call), _since(call), clock.now())
+    """Raises NotFound."""
+    if call.number("sequence") != 1:
+        raise NotFound
+    installed_at = call.store.users.all()[0].created_at  # with the first user
+    return node_detail(call.context.machine(), _uuid(call), installed_at, clock.now())
 
 
 def gpus(call: Call) -> Json:
-    _check(call)
-    found = node_detail(call.context.machine(), _uuid(call), _since(call), clock.now())["gpus"]
+    found = node(call)["gpus"]
     return envelope(call.request, len(found), found)
 
 
 def gpu(call: Call) -> GpuItem:
-    _check(call)
-    for found in call.context.machine().gpus:
-        if found.index == call.number("index"):
-            return gpu_item(found, _uuid(call), _since(call), clock.now())
-    raise NotFound
+    found = [gpu for gpu in node(call)["gpus"] if gpu["index"] == call.number("index")]
+    if not found:
+        raise NotFound
+    return found[0]
 
 
 def refuse_change(call: Call) -> NoReturn:
@@ -51,19 +52,9 @@ def refuse_change(call: Call) -> NoReturn:
     raise refusal("The one node is this machine. The daemon finds out its properties, so they can't be written.")
 
 
-def _check(call: Call) -> None:
-    if call.number("sequence") != 1:
-        raise NotFound
-
-
 def _uuid(call: Call) -> str:
     """The id of the installation, padded to the length of a uuid."""
     return call.store.installation().ljust(32, "0")
-
-
-def _since(call: Call) -> str:
-    """When the installation was made: at the same time as its first user."""
-    return call.store.users.all()[0].created_at
 
 
 _CLUSTER = "/api/v1/cluster"

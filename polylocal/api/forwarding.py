@@ -179,8 +179,9 @@ class Forwarder:
             await asyncio.sleep(0 if failures == 1 else _RETRY_S)
 
     async def _is_sent_again(self, request: Request, run: Run, failures: int) -> bool:
-        """Once for any request; up to `_MAX_PART_TRIES` times for a part of a page while its program starts."""
-        return failures == 1 or failures < _MAX_PART_TRIES and _is_part(request) and await self._is_starting(run)
+        """Once for any request; up to `_MAX_PART_TRIES` times for a script or an image of a page that starts."""
+        is_part = request.headers.get("sec-fetch-dest", "document") not in ("document", "iframe")
+        return failures == 1 or failures < _MAX_PART_TRIES and is_part and await self._is_starting(run)
 
     async def _is_starting(self, run: Run) -> bool:
         """Whether its container has run for less than `_START_TIMEOUT_S`, without the time of the build."""
@@ -273,8 +274,3 @@ async def _relay(socket: WebSocket, other: ClientConnection, over: asyncio.Event
 def _close_code(code: int | None) -> int:
     """A close code that may be sent: some codes only mean that there was none."""
     return code if code and code not in (1005, 1006, 1015) else 1000
-
-
-def _is_part(request: Request) -> bool:
-    """Whether a browser needs the response for a page that is loaded, which would be broken without it."""
-    return request.headers.get("sec-fetch-dest", "document") not in ("document", "iframe")

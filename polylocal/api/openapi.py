@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from polylocal import __version__
-from polylocal.api.endpoint import Access, Endpoint
+from polylocal.api.endpoint import Access, Endpoint, Query
 
 _REFERENCE = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
@@ -36,7 +36,10 @@ def _operation(endpoint: Endpoint, schemas: Json) -> Json:
     operation: Json = {
         "summary": endpoint.about,
         "operationId": _id(endpoint),
-        "parameters": [*map(_path_parameter, _PARAMETER.findall(endpoint.path)), *_query(endpoint)],
+        "parameters": [
+            *map(_path_parameter, _PARAMETER.findall(endpoint.path)),
+            *map(_query_parameter, endpoint.query),
+        ],
         "responses": _responses(endpoint, schemas),
         "security": [] if endpoint.access is Access.ANYONE else [{"token": []}],
     }
@@ -93,11 +96,8 @@ def _path_parameter(found: tuple[str, str]) -> Json:
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _query(endpoint: Endpoint) -> list[Json]:
-    return [
-        {"name": query.name, "in": "query", "description": query.about, "schema": {"type": "string"}}
-        for query in endpoint.query
-    ]
+def _query_parameter(query: Query) -> Json:
+    return {"name": query.name, "in": "query", "description": query.about, "schema": {"type": "string"}}
 
 
 def _id(endpoint: Endpoint) -> str:

@@ -42,12 +42,10 @@ def tree(call: Call) -> TreeItem:
         opened = _open(top, path)
     except OSError as error:
         raise missing from error
-    try:
+    with folders.closing(opened):
         if not stat.S_ISDIR(os.fstat(opened).st_mode):
             raise missing
         found = list(itertools.islice(folders.entries(opened), MAX_LISTED + 1))
-    finally:
-        os.close(opened)
     if len(found) > MAX_LISTED:
         raise refusal(f"The folder has more than {MAX_LISTED} entries: download the outputs to see them.")
     inside = {name for name, about in found if _is_folder(top, f"{path}/{name}", about)}
@@ -99,14 +97,9 @@ def _is_folder(top: Path, path: str, about: os.stat_result) -> bool:
     """Whether an entry is a folder, or a link to a folder inside the outputs."""
     if not stat.S_ISLNK(about.st_mode):
         return stat.S_ISDIR(about.st_mode)
-    try:
-        opened = folders.open_inside(top, path)
-    except (OSError, folders.LeadsOut):
-        return False
-    try:
+    with suppress(OSError, folders.LeadsOut), folders.closing(folders.open_inside(top, path)) as opened:
         return stat.S_ISDIR(os.fstat(opened).st_mode)
-    finally:
-        os.close(opened)
+    return False
 
 
 def _as_text(name: str) -> str:

@@ -124,9 +124,6 @@ class RequestQueue:
                 self._known.clear()
             self._known[credential] = holders
 
-    def holders(self, credential: str, address: str) -> tuple[Holder, ...]:
-        return self._known.get(credential) or (("address", address),)
-
     def admit(self, request: HTTPConnection) -> AbstractAsyncContextManager[None]:
         """A thread for a request or for the handshake of a websocket. Raises HTTPException 503."""
         return self.admit_as(credential_of(request), client_address(request))
@@ -134,7 +131,7 @@ class RequestQueue:
     @asynccontextmanager
     async def admit_as(self, credential: str, address: str) -> AsyncIterator[None]:
         """Raises HTTPException 503."""
-        holders = self.holders(credential, address)
+        holders = self._known.get(credential) or (("address", address),)
         with self._quota.slot(*holders):
             key = (id(asyncio.get_running_loop()), holders[0])
             queue = self._queues.setdefault(key, asyncio.Semaphore(self._threads))

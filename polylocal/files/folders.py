@@ -108,7 +108,8 @@ def open_inside(folder: Path, path: str) -> int:
 
 
 @contextmanager
-def _closing(descriptor: int) -> Iterator[int]:
+def closing(descriptor: int) -> Iterator[int]:
+    """Close a descriptor at the end of the block."""
     try:
         yield descriptor
     finally:
@@ -131,7 +132,7 @@ def _path_below(target: str, tops: set[str]) -> str:
 def _open_plain(name: str, parent: int) -> int:
     """Open a regular file or a folder. Raises OSError: ELOOP for a link, ENXIO for other kinds."""
     if _HANDLE:
-        with _closing(os.open(name, _HANDLE | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)) as handle:
+        with closing(os.open(name, _HANDLE | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)) as handle:
             _check_plain(os.fstat(handle))
             return os.open(f"/proc/self/fd/{handle}", _READ)
     _check_plain(os.stat(name, dir_fd=parent, follow_symlinks=False))
@@ -229,7 +230,7 @@ def copy_tree(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     copies: dict[tuple[int, int], str] = {}  # path of the copy, for files with several names
     for entry in walk(source):
-        with _closing(_open_folder(target, entry.path.split("/")[:-1])) as parent:
+        with closing(_open_folder(target, entry.path.split("/")[:-1])) as parent:
             if entry.is_file and entry.stat.st_nlink > 1:
                 number = (entry.stat.st_dev, entry.stat.st_ino)
                 if _link_copy(target, copies.get(number), entry, parent):
@@ -244,7 +245,7 @@ def _link_copy(target: Path, first: str | None, entry: Entry, parent: int) -> bo
         return False
     *parts, name = first.split("/")
     try:
-        with _closing(_open_folder(target, parts)) as there:
+        with closing(_open_folder(target, parts)) as there:
             with suppress(FileNotFoundError):
                 os.unlink(entry.name, dir_fd=parent)
             os.link(name, entry.name, src_dir_fd=there, dst_dir_fd=parent, follow_symlinks=False)
@@ -283,7 +284,7 @@ def _make_folder(entry: Entry, parent: int) -> None:
             return
         os.unlink(entry.name, dir_fd=parent)
         os.mkdir(entry.name, dir_fd=parent)
-    with _closing(os.open(entry.name, _FOLDER, dir_fd=parent)) as opened:
+    with closing(os.open(entry.name, _FOLDER, dir_fd=parent)) as opened:
         os.fchmod(opened, stat.S_IMODE(entry.stat.st_mode) & 0o777 | 0o700)
 
 
@@ -292,7 +293,7 @@ def set_mode(name: str, parent: int, mode: int) -> None:
     if not _HANDLE:
         os.chmod(name, mode, dir_fd=parent, follow_symlinks=False)
         return
-    with _closing(os.open(name, _HANDLE | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)) as handle:
+    with closing(os.open(name, _HANDLE | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)) as handle:
         _check_plain(os.fstat(handle))
         os.chmod(f"/proc/self/fd/{handle}", mode)
 
@@ -307,12 +308,12 @@ def remove_tree(folder: Path) -> None:
         parent = os.open(folder.parent, _READ | os.O_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):
         return
-    with _closing(parent), suppress(FileNotFoundError):
+    with closing(parent), suppress(FileNotFoundError):
         _remove_folder(folder.name, parent, 1)
 
 
 def _remove_folder(name: str, parent: int, depth: int) -> None:
-    with _closing(_open_for_removal(name, parent)) as opened:
+    with closing(_open_for_removal(name, parent)) as opened:
         if depth > MAX_OPEN:
             _remove_below(opened)
         else:
