@@ -53,7 +53,7 @@ def runs(call: Call) -> Json:
     if named := call.query("project"):
         return _of_project(call, _find_project(named, call.user, call.store), Kind(kind) if kind else None)
     if call.query("query") or call.query("sort"):
-        raise refusal("`query` and `sort` need a `project`: `user/name`.")
+        raise refusal("`query` and `sort` need the `project`: `user/name`.")
     found = call.store.runs.latest(call.user, kind=kind, is_open=call.flag("open"), limit=limit)
     return {"count": len(found), "next": None, "previous": None, "results": table_rows(found, call.user, call.context)}
 
