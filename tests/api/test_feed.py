@@ -74,7 +74,7 @@ def test_without_a_hint_a_follower_looks_after_a_while(monkeypatch: pytest.Monke
     monkeypatch.setattr(feed_module, "POLL_S", 0.0)
 
     async def follow() -> bool:
-        with Feed().all() as wakeup:
+        with Feed().follow_all() as wakeup:
             return await wakeup.wait()
 
     assert asyncio.run(follow()) is False
