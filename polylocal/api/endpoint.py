@@ -199,7 +199,7 @@ class Call(BaseCall[Endpoint]):
         """Check the access of a run's token: it reads its own project, and changes its own run. Raises NotAllowed."""
         own = self.store.runs.by_pk(self.run_pk or 0)
         endpoint = self.endpoint
-        is_about_itself = endpoint.access is Access.TRACK and endpoint.kind == own.kind and self.number("id") == own.id
+        is_about_itself = endpoint.access is Access.TRACK and endpoint.kind is own.kind and self.number("id") == own.id
         only_looks = reads_only and (endpoint.method in ("GET", "WS") or endpoint.answer is TokenItem)
         if own.project_id != project.id or not (only_looks or is_about_itself):
             raise NotAllowed
