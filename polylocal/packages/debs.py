@@ -182,7 +182,7 @@ def _control(path: Path, file_name: str) -> Mapping[str, str]:
         opened = _OPENERS.get(found.name.removeprefix("control.tar")) if found else None
         if members[0].name != "debian-binary" or found is None or opened is None or not has_data:
             raise PackageError(
-                f"{file_name} is no Debian package: `debian-binary`, `control.tar` or `data.tar` is missing"
+                f"{file_name} is not a Debian package: `debian-binary`, `control.tar` or `data.tar` is missing"
             )
         if found.size > _MAX_UNPACKED:
             raise PackageError(f"{file_name}: its `control.tar` has more than {_MAX_UNPACKED >> 20} MiB")
@@ -193,7 +193,7 @@ def _control(path: Path, file_name: str) -> Mapping[str, str]:
     _version(fields, file_name)
     architecture = _require(fields, "Architecture", file_name)
     if not _ARCHITECTURE.fullmatch(architecture):
-        raise PackageError(f"{file_name}: {architecture[:40]!r} is no valid name of an architecture")
+        raise PackageError(f"{file_name}: {architecture[:40]!r} is not a valid name of an architecture")
     for name, value in fields.items():
         if name.lower() in _DEPENDENCIES and value.strip():
             _check_dependencies(name, value, file_name)
@@ -217,20 +217,20 @@ class _Member:
 def _members(file: IO[bytes], size: int, file_name: str) -> Iterator[_Member]:
     """The members of an ar archive of `size` bytes. Raises PackageError: the archive is empty or truncated."""
     if file.read(len(_AR)) != _AR:
-        raise PackageError(f"{file_name} is no Debian package: it is no ar archive")
+        raise PackageError(f"{file_name} is not a Debian package: it is not an ar archive")
     offset = len(_AR)
     for _ in range(_MAX_PARTS):
         header = file.read(60)
         digits = header[48:58].strip()
         offset += len(header)
         if len(header) < 60 or header[58:] != b"`\n" or not digits.isdigit() or offset + int(digits) > size:
-            raise PackageError(f"{file_name} is truncated, or no Debian package")
+            raise PackageError(f"{file_name} is truncated, or not a Debian package")
         yield _Member(header[:16].rstrip(b" ").rstrip(b"/").decode("ascii", "replace"), offset, int(digits))
         offset += int(digits) + int(digits) % 2
         if offset >= size:
             return
         file.seek(offset)
-    raise PackageError(f"{file_name} is no Debian package: it has more than {_MAX_PARTS} members")
+    raise PackageError(f"{file_name} is not a Debian package: it has more than {_MAX_PARTS} members")
 
 
 def _control_file(unpacked: IO[bytes], file_name: str) -> str:
@@ -242,7 +242,7 @@ def _control_file(unpacked: IO[bytes], file_name: str) -> str:
             if member.isfile() and member.name.removeprefix("./") == "control":
                 opened = archive.extractfile(member)
                 return _text(opened.read(_MAX_TEXT) if opened else b"")
-    raise PackageError(f"{file_name} is no Debian package: its `control.tar` has no file `control`")
+    raise PackageError(f"{file_name} is not a Debian package: its `control.tar` has no file `control`")
 
 
 def _dsc(path: Path, file_name: str) -> Mapping[str, str]:

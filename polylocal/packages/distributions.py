@@ -36,7 +36,7 @@ _BYTES_AS_TEXT = "iso-8859-1"
 
 
 def describe(path: Path, file_name: str) -> Description | None:
-    """Read the description of a distribution. None: the file is none. Raises PackageError: it is broken."""
+    """Read the description of a distribution. None: the file is not one. Raises PackageError: it is broken."""
     content = _metadata(path, file_name)
     return None if content is None else _parse(content, file_name)
 
@@ -46,7 +46,7 @@ def about(path: Path, file_name: str) -> Mapping[str, str]:
 
     The keys are `name` and `version`, and optionally `requires_python` and `metadata`. `metadata` is the file METADATA
     of a wheel, up to 4 MiB: each character stands for one byte (ISO 8859-1), which keeps the bytes exactly. The mapping
-    is empty for a file that is no distribution.
+    is empty for a file that is not a distribution.
     """
     content = _metadata(path, file_name)
     if content is None:
@@ -64,14 +64,14 @@ def about(path: Path, file_name: str) -> Mapping[str, str]:
 
 
 def _metadata(path: Path, file_name: str) -> bytes | None:
-    """The core metadata of a distribution, at most one byte more than the limit. None: the file is no distribution."""
+    """The core metadata of a distribution, at most one byte more than the limit. None: the file is not one."""
     try:
         if file_name.endswith(_WHEEL):
             return _wheel_metadata(path, file_name)
         return _sdist_metadata(path, file_name) if file_name.endswith(_SDIST) else None
     except PackageError:
         raise
-    except Exception as error:  # each library raises errors of its own for a broken archive
+    except Exception as error:  # each library raises its own errors for a broken archive
         if is_transient(error):
             raise
         raise PackageError(f"{file_name} can't be read: {type(error).__name__}: {error}") from error
@@ -91,7 +91,7 @@ def _wheel_metadata(path: Path, file_name: str) -> bytes:
     with _LimitedFile(path) as opened, zipfile.ZipFile(opened) as archive:
         names = {n for n in archive.namelist() if n.count("/") == 1 and n.endswith(".dist-info/METADATA")}
         if not names:
-            raise PackageError(f"{file_name} is no wheel: it has no METADATA")
+            raise PackageError(f"{file_name} is not a wheel: it has no METADATA")
         if len(names) > 1:  # pip refuses such a wheel
             raise PackageError(f"{file_name} has more than one METADATA: {', '.join(sorted(names)[:5])}")
         with archive.open(names.pop()) as file:
@@ -131,7 +131,7 @@ def _parse(content: bytes, file_name: str) -> Description:
     try:
         canonicalize_name(texts["Name"], validate=True)
     except InvalidName as error:
-        raise PackageError(f"{file_name}: {texts['Name'][:40]!r} is no name of a Python package") from error
+        raise PackageError(f"{file_name}: {texts['Name'][:40]!r} is not the name of a Python package") from error
     python = " ".join((fields.get("requires_python") or "").split())  # a folded header has line ends
     kind = "binary" if file_name.endswith(_WHEEL) else "source"
     return Description(texts["Name"], kind, None, texts["Version"], "", requires_python=python or None)

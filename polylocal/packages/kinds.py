@@ -21,5 +21,5 @@ def is_package(file_name: str, kind: str | None) -> bool:
 
 
 def may_be_other(file_name: str) -> bool:
-    """Whether an unreadable file of this name is probably no package, rather than a broken one."""
+    """Whether an unreadable file of this name is probably not a package, rather than a broken one."""
     return file_name.endswith(".tar.gz")

@@ -30,7 +30,7 @@ def check_name(file_name: str) -> None:
 
 
 def read(path: Path, file_name: str) -> Description | None:
-    """Read the description of a package. None: the file is no package.
+    """Read the description of a package. None: the file is not a package.
 
     Raises PackageError: the package is broken, or its metadata is invalid; OSError: the disk fails.
     """

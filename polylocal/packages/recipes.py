@@ -152,7 +152,7 @@ def command(target: Target, code: Code) -> str:
     own = (settings.get("build") or {}).get("command")
     found: str = own or target.command or _default(target, code)
     if "\0" in found:
-        return complaint("its command contains a zero byte")
+        return complaint("its command contains a NUL byte")
     if len(found.encode("utf-8", "surrogatepass")) > _MAX_COMMAND:
         return complaint(f"its command has more than {_MAX_COMMAND} bytes; put it into a script in the code")
     return found
@@ -172,7 +172,7 @@ def _settings(text: str | None) -> dict[str, Any]:
         found = reader.load(text or "")
     except InvalidPolyaxonfile as error:
         words = error.problems[0].replace("The polyaxonfile", "it")
-        raise ValueError(f"{FILE} is no YAML: {' '.join(words.split())}") from error
+        raise ValueError(f"{FILE} is not valid YAML: {' '.join(words.split())}") from error
     if found is None:
         return {}
     if not isinstance(found, dict):
@@ -236,7 +236,7 @@ def _pypi(target: Target, code: Code) -> str:
     if tool and not code.version:
         words = f"the version of this project comes from git by {tool}, and neither this commit nor one before it has a"
         return complaint(f"{words} tag that names a version: push a tag such as v1.0")
-    if target.has_network:  # pip installs the requirements by itself
+    if target.has_network:  # pip installs the requirements itself
         return _PYPI
     install = shlex.join(["pip", "install", *found]) if found else ":"  # a backend in the code itself may need none
     return _PYPI_OFFLINE.format(install=install, ask=shlex.quote(_HOOK), backend=shlex.join(backend))
@@ -254,7 +254,7 @@ def requirements(pyproject: str | None) -> Sequence[str]:
         )
     for item in found:
         if not _is_requirement(item):
-            raise ValueError(f"pyproject.toml: `build-system.requires`: {item[:100]!r} is no requirement (PEP 508)")
+            raise ValueError(f"pyproject.toml: `build-system.requires`: {item[:100]!r} is not a requirement (PEP 508)")
     return found
 
 

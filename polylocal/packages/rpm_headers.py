@@ -155,7 +155,7 @@ def _read(file: BinaryIO) -> Header:
         from rpmfile.headers import get_headers, sigtags, tags
     magic, kind = _LEAD.unpack(_read_exactly(file, _LEAD.size))
     if magic != _LEAD_MAGIC:
-        raise PackageError("the file is no rpm package: it does not begin with the magic number")
+        raise PackageError("the file is not an rpm package: it does not begin with the magic number")
     signature = _part(file, {sigtags[name]: types for name, types in _SIGNATURE_TYPES.items()})
     _read_exactly(file, -file.tell() % _ALIGNMENT)
     start = file.tell()
@@ -172,7 +172,7 @@ def _read(file: BinaryIO) -> Header:
 def _part(file: BinaryIO, known: Mapping[int, Sequence[int]]) -> _Part:
     magic, count, size = _INTRODUCTION.unpack(_read_exactly(file, _INTRODUCTION.size))
     if magic != _HEADER_MAGIC:
-        raise PackageError("the file is no rpm package: a header does not begin with its magic number")
+        raise PackageError("the file is not an rpm package: a header does not begin with its magic number")
     if count > _MAX_ENTRIES or size > _MAX_DATA:
         limits = f"{_MAX_ENTRIES} tags and {_MAX_DATA} bytes"
         raise PackageError(f"the header is too large: it has {count} tags and {size} bytes, the limits are {limits}")

@@ -87,7 +87,7 @@ class Keys:
     def get(self, platform: str, kind: str | None) -> Key:
         """The key of a platform. It is generated if there is none. `kind`: the platform's `distrib_type`.
 
-        Raises PackageError: the extra `packages` is not installed, or the file is no key. The file is not replaced,
+        Raises PackageError: the extra `packages` is not installed, or the file is not a key. The file is not replaced,
         because clients have the key that it contained. The message names the file by its path relative to the home
         folder, since all users of the platform can read the message.
         """
@@ -124,7 +124,7 @@ class Keys:
 
     def _unusable_key(self, path: Path, why: str) -> PackageError:
         return PackageError(
-            f"The file {self._folder.name}/{path.name} in the home folder of the daemon is no OpenPGP secret key that"
-            f" can sign ({why}); restore it from a backup. If there is none, move it away: the next publication"
+            f"The file {self._folder.name}/{path.name} in the home folder of the daemon is not an OpenPGP secret key"
+            f" that can sign ({why}); restore it from a backup. If there is none, move it away: the next publication"
             f" generates a new key, which the users of the platform must install"
         )

@@ -45,7 +45,7 @@ def _key(kind: str | None, version: Version) -> Any:
             raise ValueError("a package has a version")
         return epoch or 0, _rpm(upstream), _rpm(release)
     if not _DEB_VERSION.fullmatch(upstream) or not _DEB_REVISION.fullmatch(release):
-        raise ValueError(f"{text(version)!r} is no Debian version")
+        raise ValueError(f"{text(version)!r} is not a Debian version")
     return epoch or 0, _deb(upstream), _deb(release or "0")
 
 

@@ -52,7 +52,7 @@ class Store:
         self.file_facts = FileFacts(self.database)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener(run pk)` after each change of a run, on the changing thread. Returns what ends that."""
+        """Call `listener(run pk)` after each change of a run, on the changing thread. The result ends the calls."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -76,6 +76,7 @@ class Store:
         self.database.execute("insert or replace into facts values (?, ?)", (name, value))
 
     def fact(self, name: str) -> str | None:
+        """A fact that `save_fact` stored. None: there is none."""
         value: str | None = self.database.value("select value from facts where name = ?", (name,))
         return value
 

@@ -40,7 +40,7 @@ class Activities(Tables):
             self.add(user, VIEWED, thing, timeout_ms=_VIEW_TIMEOUT_MS)
             self._viewed[key] = now
         except StoreError as error:  # a view must succeed on a full or busy disk
-            log.debug("a view of %s is not noted: %s", thing.unique_name, error)
+            log.debug("a view of %s is not recorded: %s", thing.unique_name, error)
 
     def add(self, user: User, action: str, thing: Project | Run, *, timeout_ms: int = BUSY_TIMEOUT_MS) -> None:
         """Add an entry. Only the last view of an object is kept."""

@@ -1,4 +1,4 @@
-"""Build lists: package builds as ABF has them, with their packages, results and stored files."""
+"""Build lists: package builds as ABF has them, with their packages, results and publications."""
 
 import json
 import sqlite3
@@ -41,6 +41,8 @@ _VISIBLE = "r.deleted_at is null and j.deleted_at is null"
 _JSON = json_columns(BuildList)
 _KEY = ("project_id", "save_to_repository_id", "build_for_platform_id", "arch_id")  # one publication replaces another
 _SAME_KEY = " and ".join(f"l.{column} = :{column}" for column in _KEY)
+_STALE = "update repositories set stale = stale + 1 where id = ?"
+_OWN_FILES = "abfworker::"  # the names of logs start with it
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Filters:
     updated_until: str | None = None
 
 
-# over l (build_lists), r (its run), j (its project) and t (the repository that it is saved to)
+# SQL over l (build_lists), r (its run), j (its project) and t (the repository that it is saved to)
 _FILTERS = {
     "id": "r.id = :id",
     "project_id": "r.project_id = :project_id",
@@ -89,7 +91,7 @@ class BuildResults:
 
 
 class BuildLists(Tables):
-    # -- creating and finding -----------------------------------------------------------------------------------------
+    # -- creation and lists -------------------------------------------------------------------------------------------
 
     def create(self, project: Project, user: User, run: NewRun, values: Mapping[str, Any]) -> BuildList:
         """Insert the run and its build list in one transaction. The run is then in the queue."""
@@ -141,7 +143,7 @@ class BuildLists(Tables):
         return self._database.rows(ResultRow, query, (build_list.run_pk,))
 
     def refusal(self, build_list: BuildList) -> Refusal | None:
-        """Why a finished build was not published; None: it was, nobody requested it, or the build failed."""
+        """The reason why a build was not published. None: it was, no user requested it, or the build failed."""
         if build_list.status not in statuses.REFUSED:
             return None
         query = (
@@ -162,7 +164,7 @@ class BuildLists(Tables):
         with self._database.read() as db:
             return [(row[0], row[1], row[2] or 0.0) for row in db.execute(query, (project.id,))]
 
-    # -- requests of people -------------------------------------------------------------------------------------------
+    # -- requests of users --------------------------------------------------------------------------------------------
 
     def cancel(self, build_list: BuildList) -> bool:
         """Request to cancel a build. Returns False if its status does not allow that."""
@@ -249,10 +251,9 @@ class BuildLists(Tables):
 
     def awaiting_publication(self) -> list[BuildList]:
         """Builds that wait to be published into an unlocked repository, the oldest first."""
-        query = f"{_SELECT} join repositories t on t.id = l.save_to_repository_id where l.status = ?"
-        order = "order by l.updated_at, l.run_pk"
-        values = (int(BuildStatus.PUBLISHING),)
-        return self._database.rows(BuildList, f"{query} and not t.is_locked and {_VISIBLE} {order}", values)
+        waiting = f"l.status = {int(BuildStatus.PUBLISHING)} and not t.is_locked and {_VISIBLE}"
+        query = f"{_SELECT} join repositories t on t.id = l.save_to_repository_id where {waiting}"
+        return self._database.rows(BuildList, f"{query} order by l.updated_at, l.run_pk")
 
     def awaiting_container(self) -> list[BuildList]:
         """Builds that wait for a container to be created."""
@@ -280,7 +281,7 @@ class BuildLists(Tables):
     def set_published(self, build_list: BuildList, into: str, package_version: str | None) -> bool:
         """Record that its packages are in the repository, and that they replaced the project's earlier ones.
 
-        Returns False if they may not be there any more: the publication failed, and the repository is written again.
+        Returns False if the build list or its project changed since: the repository is then written again.
         """
         with self._changing(build_list.run_pk) as db:
             if not _may_be_published(db, build_list):
@@ -322,13 +323,13 @@ class BuildLists(Tables):
 
     def with_container(self) -> list[BuildList]:
         """Builds that have a container."""
-        query = f"{_SELECT} where l.container_status = ? and {_VISIBLE}"
-        return self._database.rows(BuildList, query, (int(ContainerStatus.PUBLISHED),))
+        query = f"{_SELECT} where l.container_status = {int(ContainerStatus.PUBLISHED)} and {_VISIBLE}"
+        return self._database.rows(BuildList, query)
 
     def request_lost_container(self, build_list: BuildList) -> None:
         """Record that its container is lost and must be created again."""
-        update = "update build_lists set container_status = ? where run_pk = ?"
-        self._database.execute(update, (int(ContainerStatus.PUBLISHING), build_list.run_pk))
+        statement = "update build_lists set container_status = ? where run_pk = ?"
+        self._database.execute(statement, (int(ContainerStatus.PUBLISHING), build_list.run_pk))
 
     def set_stale(self, repository_id: int) -> None:
         self._database.execute(_STALE, (repository_id,))
@@ -338,13 +339,9 @@ class BuildLists(Tables):
         return self._database.column("select id from repositories where stale and not is_locked")
 
     def set_fresh(self, repository: Repository) -> None:
-        """Record that a repository was written again, unless another reason to write it came up since `seen`."""
+        """Record that a repository was written again, unless it became stale again after `repository` was read."""
         fresh = "update repositories set stale = 0 where id = ? and stale = ?"
         self._database.execute(fresh, (repository.id, repository.stale))
-
-
-_STALE = "update repositories set stale = stale + 1 where id = ?"
-_OWN_FILES = "abfworker::"  # the names of logs start with it
 
 
 def _move(

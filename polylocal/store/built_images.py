@@ -25,13 +25,13 @@ select p.uuid from projects p where p.uuid in (select value from json_each(?)) a
 
 
 class BuiltImages(Tables):
-    """A row outlives its build: it is removed when the engine does not have the image any more."""
+    """The images that builds made. A row outlives its build: it is removed when the engine no longer has the image."""
 
     def add(self, build: Run, image_id: str, *, is_whole: bool, sources: Iterable[str] = ()) -> None:
         """Record an image of a build before another image is built from it.
 
-        `image_id` may be the start of one; `is_whole`: it is what the build comes to, not a step on the way;
-        `sources`: uuids of the projects whose images it is built from.
+        `image_id` may be the start of an id. `is_whole`: it is the result of the build, not an intermediate image.
+        `sources`: the uuids of the projects whose images it is built from.
         """
         projects = json.dumps(sorted({build.project_uuid, *sources}))
         self._database.execute(

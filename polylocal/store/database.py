@@ -24,7 +24,9 @@ _PRAGMAS = (
 
 
 class Database:
-    """Thread-safe. `write()` runs one transaction at a time; `read()` sees the last committed state.
+    """The connections to one database file. Thread-safe.
+
+    `write()` runs one transaction at a time; `read()` sees the last committed state.
 
     Never call an engine, git or the network inside such a block.
     """
@@ -70,7 +72,7 @@ class Database:
 
     @contextmanager
     def _hold_lock(self, timeout_ms: int) -> Iterator[None]:
-        """Wait for the lock between the threads of this process, however long that takes without a limit of time."""
+        """Hold the lock between the threads of this process. With the default timeout, the wait for it has no limit."""
         if not self._lock.acquire(timeout=-1 if timeout_ms >= BUSY_TIMEOUT_MS else timeout_ms / 1000):
             raise StoreError(f"The database {self.path} is busy.")
         try:
@@ -240,13 +242,13 @@ def _translate_errors(path: Path) -> Iterator[None]:
     except sqlite3.IntegrityError:
         raise
     except (OverflowError, UnicodeEncodeError) as error:  # a value that can't be passed to SQLite
-        raise InvalidInput([f"A value can't be kept: {error}."]) from error
+        raise InvalidInput([f"A value can't be stored: {error}."]) from error
     except sqlite3.Error as error:
         raise StoreError(f"The database {path} can't be used: {error}{_advice(error)}") from error
 
 
 def _advice(error: sqlite3.Error) -> str:
-    """The advice for an error: a damaged file needs a person, a full disk or a busy database may pass."""
+    """The advice for a damaged file. Other errors, such as a full disk, may pass without help."""
     if getattr(error, "sqlite_errorcode", None) not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return ""
     return ". It is damaged: move the home folder away and bring a backup back with `polylocal restore`"

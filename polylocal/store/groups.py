@@ -203,9 +203,9 @@ class Groups(Tables):
             _cancel(db, group, which, message, Status.FAILED, details)
 
     def cancel_pending(self, group: Run, message: str) -> None:
-        """Stop the experiments that have not begun. The running ones and the group go on.
+        """Stop the experiments that have not begun. The running ones and the group continue.
 
-        The runner may be starting those that have a build: it is asked to stop them.
+        The runner may be starting those that have a build, so it is requested to stop them.
         """
         pending = "r.container_id is null and r.is_managed and r.stop_requested_at is null"
         if not self._has_open(group, pending):
@@ -225,7 +225,7 @@ class Groups(Tables):
     def stop(self, group: Run, *, pending_only: bool, message: str | None = None) -> None:
         """Stop the group, and all of its experiments or those that have not begun.
 
-        The runner may be starting those that have a build: it is asked to stop them.
+        The runner may be starting those that have a build, so it is requested to stop them.
         """
         why = message or (STOPPED_PENDING if pending_only else STOPPED)
         waiting = f"and r.container_id is null and r.status in {_NOT_RESOLVED}" if pending_only else ""

@@ -1,4 +1,4 @@
-"""The one place that moves the status of a build list."""
+"""Changes of the status of a build list. Only `move` changes it."""
 
 import sqlite3
 

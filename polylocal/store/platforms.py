@@ -133,7 +133,7 @@ class Platforms(Tables):
             forget_published(db, "save_to_repository_id = ? and project_id = ?", key)
 
     def projects_of(self, repository: Repository, user: User, page: Page) -> list[int]:
-        """The ids that a user may read, in the given order."""
+        """The ids of its projects that a user may read, in ascending order."""
         query = (
             "select h.project_id from repository_projects h join projects p on p.id = h.project_id"
             " where h.repository_id = ? and p.deleted_at is null and p.archived_at is null"
@@ -149,7 +149,7 @@ class Platforms(Tables):
     # -- architectures --------------------------------------------------------------------------------------------
 
     def arches(self, names: Iterable[str]) -> list[Arch]:
-        """These architectures. Each keeps the id that it got when it was first named."""
+        """The rows of these architectures. A new name gets a row, whose id never changes."""
         wanted = list(names)
         values = (json.dumps(wanted),)
         query = "select * from arches where name in (select value from json_each(?)) order by id"
@@ -169,8 +169,8 @@ def forget_published(db: sqlite3.Connection, condition: str, values: tuple[Any, 
 
     Running publications count: an interrupted process may have written the packages without recording that.
     """
-    lies = f"(published_into is not null or status = {int(BuildStatus.PUBLISHING)})"
-    lying = f"build_lists where {lies} and {condition}"
-    stale = f"update repositories set stale = stale + 1 where id in (select save_to_repository_id from {lying})"
+    is_published = f"(published_into is not null or status = {int(BuildStatus.PUBLISHING)})"
+    published = f"build_lists where {is_published} and {condition}"
+    stale = f"update repositories set stale = stale + 1 where id in (select save_to_repository_id from {published})"
     db.execute(stale, values)
-    db.execute(f"update build_lists set published_into = null where run_pk in (select run_pk from {lying})", values)
+    db.execute(f"update build_lists set published_into = null where run_pk in (select run_pk from {published})", values)

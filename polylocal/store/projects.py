@@ -125,7 +125,7 @@ class Projects(Tables):
         return self.by_id(project.id)
 
     def set_ci(self, project: Project, config: Mapping[str, Any] | None) -> Project:
-        """Set what new code starts: None for nothing, otherwise a run by the code's own file."""
+        """Set the configuration of CI, by which new code starts a run of its own polyaxonfile. None: it starts none."""
         self._database.execute(
             "update projects set ci = :ci, ci_updated_at = :now, ci_created_at = iif(:ci is null, null,"
             " coalesce(ci_created_at, :now)) where id = :id",

@@ -81,7 +81,7 @@ _MAX_INTEGER = 2**63 - 1
 _VALUE = "(select {what} from run_values v where v.run_pk = r.pk and v.space = '{space}' and v.name = ?)"
 _HAVING = "select v.run_pk from run_values v where v.space = '{space}' and v.name = ? and {condition}"
 _AMONG = f"r.pk in ({_HAVING})"
-NEWEST = "r.updated_at desc, r.pk desc"  # the default order of lists
+NEWEST = "r.updated_at desc, r.pk desc"  # the default order of a list
 SORTABLE = ("created_at", "updated_at", "started_at", "finished_at")
 
 

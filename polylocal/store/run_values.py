@@ -20,12 +20,12 @@ _UPSERT = (
 
 
 def metric_row(name: str, value: float) -> Value:
-    """Rows of metrics. A value that is not finite has no number, and its word as the text."""
+    """The row of a metric. A value that is not finite has no number, and its word as the text."""
     return (name, value, json.dumps(value)) if math.isfinite(value) else (name, None, non_finite.word(value))
 
 
 def param_row(name: str, value: Any) -> Value:
-    """Rows of params. Numbers have number and text. Booleans, lists and objects are JSON text. null has neither."""
+    """The row of a param. Numbers have number and text. Booleans, lists and objects are JSON text. null has neither."""
     if value is None or isinstance(value, str):
         return name, None, value
     is_number = isinstance(value, int | float) and not isinstance(value, bool)

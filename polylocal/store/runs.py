@@ -57,7 +57,7 @@ class NewRun:
 
 
 class Runs(Tables):
-    # -- creating and finding -----------------------------------------------------------------------------------------
+    # -- creation and lists -------------------------------------------------------------------------------------------
 
     def insert(self, project: Project, user: User, new: NewRun) -> Run:
         """Insert a run and its first status, in one transaction."""
@@ -177,10 +177,10 @@ class Runs(Tables):
         traceback: str | None = None,
         recorded: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Move a run, if its status allows that: one update and one entry of the history, in one transaction.
+        """Move a run to a status, and add an entry to its history, in one transaction.
 
-        `recorded` are columns that become true at the same moment. False: the run had moved on and nothing was
-        written. The end of a build moves the runs that wait for it, in the same transaction.
+        `recorded`: columns to set with the status. Returns False, and writes nothing, if the present status does not
+        allow that. A build that fails ends the runs that wait for it, in the same transaction.
         """
         with self._database.write() as db:
             moved = life_cycle.move(db, run.pk, to, message, details, traceback, recorded)
@@ -212,10 +212,10 @@ class Runs(Tables):
         return self._database.one(StatusRow, query, (run.pk,))
 
     def seconds_since_running(self, run: Run) -> float:
-        """Seconds since its history first had the status running; 0 if it never had.
+        """Seconds since the run first had the status running; 0 if it never had.
 
-        On the machine's own clock, which nobody sets, from the first time that this is asked; by the times in the
-        history only where the machine was started anew since, or does not say.
+        Uses the machine's monotonic clock since the first call. After a restart of the machine, or if the machine does
+        not tell its restarts, uses the timestamps of the history.
         """
         query = (
             "select boot_id, running_at_s, (select min(created_at) from statuses where run_pk = pk"
@@ -244,23 +244,23 @@ class Runs(Tables):
     def request_stop(self, run: Run, reason: str | None = None) -> None:
         """Request a stop, which the runner carries out. Has no effect on a run that is done.
 
-        `reason`: why, if not because a person wants it; the first word counts.
+        `reason`: set unless a user requests the stop. Only the first request sets it.
         """
         stop = "stop_reason = iif(stop_requested_at is null, ?, stop_reason)"
         stop += ", stop_requested_at = coalesce(stop_requested_at, ?)"
         with self._changing(run.pk) as db:
             db.execute(f"update runs as r set {stop} where pk = ? and {OPEN}", (reason, clock.now(), run.pk))
 
-    # -- changing --------------------------------------------------------------------------------------------------
+    # -- changes ---------------------------------------------------------------------------------------------------
 
     def update(self, run: Run, values: Mapping[str, Any]) -> Run:
-        """Change the columns that a person may change. Raises InvalidInput for a name of another run of the project."""
+        """Change the columns that a user may change. Raises InvalidInput for a name of another run of the project."""
         return self.change(run, lambda _: values)
 
     def change(self, run: Run, values_for: Callable[[Run], Mapping[str, Any]]) -> Run:
         """Change a run to values that depend on the old ones: `values_for` gets the row of this transaction.
 
-        What it raises ends the transaction, and nothing is changed.
+        An exception of `values_for` ends the transaction, and nothing is changed.
         """
         with self._changing(run.pk) as db:
             found = db.execute(f"{SELECT} where r.pk = ?", (run.pk,)).fetchone()
@@ -322,8 +322,6 @@ class Runs(Tables):
     def shares_outputs(self, run: Run) -> bool:
         query = "select 1 from runs where outputs = ? and pk <> ? limit 1"
         return self._database.value(query, (run.outputs, run.pk)) is not None
-
-    # -- for the runner -----------------------------------------------------------------------------------------------
 
     def server(
         self, project: Project, kind: Kind, *, experiment: Run | None = None, group: Run | None = None
@@ -400,7 +398,7 @@ def insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) ->
 def _outputs_path(project: Project, new: NewRun, run_id: int) -> str | None:
     """The outputs folder of a new run. It has the uuid of the project, since names of projects are reused.
 
-    An experiment's lies in that of its group. Groups and package builds have none.
+    The folder of an experiment is in that of its group. Groups and package builds have none.
     """
     if new.kind in (Kind.GROUP, Kind.PACKAGE):
         return None

@@ -15,7 +15,7 @@ from polylocal.store.database import BUSY_TIMEOUT_MS
 from polylocal.store.queries import OPEN
 from polylocal.store.schema import migrations
 
-# the form of a container id that no container has: the daemon finds none, and reports it as lost
+# an id that no container has: the daemon reports the container as lost
 _NO_CONTAINER = "0" * 64
 
 
@@ -53,8 +53,8 @@ def inspect(path: Path, of: Path | None = None) -> Snapshot:
 def detach(path: Path, installation: str | None = None) -> str:
     """Turn a copy into a separate installation, and return its id.
 
-    Containers belong to the installation that made them: no run of the copy leads to one any more, and the copy listens
-    for containers at an address of its own.
+    Containers belong to the installation that made them: no run of the copy has one, and the copy listens for
+    containers at its own address.
     """
     made = installation or uuids.uuid4().hex[:12]
     with _open(path) as db:

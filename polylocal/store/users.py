@@ -56,7 +56,7 @@ class Users(Tables):
         if password is not None and len(password) < 8:
             raise InvalidInput({"password": ["A password has at least 8 characters."]})
         if email is not None and not _EMAIL.fullmatch(email):
-            raise InvalidInput({"email": [f"`{email}` is no address of the form name@host."]})
+            raise InvalidInput({"email": [f"`{email}` is not an address of the form name@host."]})
         hashed = _hasher.hash(password) if password is not None else None
         columns: Mapping[str, Any] = {"email": email, "password": hashed, "is_superuser": is_superuser}
         try:
@@ -110,7 +110,7 @@ class Users(Tables):
         return token
 
     def save_token(self, user: User, token: str) -> None:
-        """Make the token of a file valid. Idempotent."""
+        """Store a token that was read from a file. Idempotent."""
         with self._database.write() as db:
             if db.execute("select 1 from tokens where hash = ?", (hash_of(token),)).fetchone() is None:
                 _store_token(db, token, user)
@@ -198,7 +198,7 @@ class Users(Tables):
         )
         with self._database.write() as db:
             if db.execute(held, {"id": user.id}).fetchone()[0]:
-                message = f"`{user.username}` has projects or runs: delete these first, and nothing is lost unseen."
+                message = f"`{user.username}` has projects or runs: delete these first."
                 raise InvalidInput([message])
             db.execute("delete from users where id = ?", (user.id,))
             _check_admins(db)
@@ -214,7 +214,7 @@ def _store_token(
 def _check_admins(db: sqlite3.Connection) -> None:
     """Raise InvalidInput for the last active admin. In the transaction that would remove the role."""
     if not db.execute("select 1 from users where is_superuser and is_active").fetchone():
-        raise InvalidInput(["This is the last active admin: somebody must stay who can let others in."])
+        raise InvalidInput(["This is the last active admin: without one, no user could manage the others."])
 
 
 def personal_platform(username: str) -> str:
@@ -229,5 +229,5 @@ def hash_of(token: str) -> str:
 
 @cache
 def _unused_hash() -> str:
-    """The hash of no password, which takes the same time to verify as a real one."""
+    """A hash that no password has. Its verification takes as long as that of a real one."""
     return _hasher.hash(secrets.token_hex(8))

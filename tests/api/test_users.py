@@ -17,7 +17,7 @@ from polylocal.store.rows import Project, Run, User
 from .conftest import Caller, P
 
 PASSWORD = "correct horse"
-LAST_ADMIN = ["This is the last active admin: somebody must stay who can let others in."]
+LAST_ADMIN = ["This is the last active admin: without one, no user could manage the others."]
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_a_user_who_owns_something_is_not_deleted(
     store.runs.insert(project, bob, NewRun(Kind.JOB, config=job()))
     for name in ("ann", "bob"):
         answer = api.delete(f"/api/v1/users/delete/{name}/")
-        message = f"`{name}` has projects or runs: delete these first, and nothing is lost unseen."
+        message = f"`{name}` has projects or runs: delete these first."
         assert (answer.status_code, answer.json()) == (400, [message])
     assert context.secret_store.names("ann") == ["aws"]
     assert as_ann.get("/api/v1/ann/mine/").status_code == 200

@@ -288,7 +288,7 @@ def test_a_broken_package_fails_alone(abf: Abf):
     assert [abf.wait_until_ended(build)["status"] for build in builds] == [6000, 8000]
     assert versions(abf, target) == ["1.1"]
     why = abf.result(builds[1], f"abfworker::publish-worker-{builds[1]}.log")
-    assert "broken.deb is no Debian package" in why
+    assert "broken.deb is not a Debian package" in why
 
 
 # -- the inputs of a build -------------------------------------------------------------------------------------------

@@ -219,7 +219,7 @@ def test_a_key_that_is_no_key_publishes_nothing_and_stays(press: Press, content:
     press.publish()
     assert press.status(made) == [8000]
     [(_, words)] = press.results(made)
-    assert words.startswith("The file signing/cocos.asc in the home folder of the daemon is no OpenPGP secret key")
+    assert words.startswith("The file signing/cocos.asc in the home folder of the daemon is not an OpenPGP secret key")
     assert words.count("\n") == 1  # no backtrace, and nothing of where the home folder lies
     assert str(press.rig.settings.folders.root) not in words
     assert (None if path.is_dir() else path.read_bytes()) == content

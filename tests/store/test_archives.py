@@ -1,4 +1,4 @@
-"""Out of sight and back: what goes with what, and the kept counters against a recount."""
+"""Archiving and restoring runs and projects with what belongs to them, and the stored counters against a recount."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALL = Page(limit=100, offset=0)
 
 @pytest.fixture
 def make(store: Store, root: User, project: Project) -> Make:
-    """make(kind, group=…, in_project=…, name=…) → a run."""
+    """Returns `make(kind, group=…, in_project=…, name=…)`, which inserts a run."""
 
     def made(kind: Kind = Kind.JOB, group: Run | None = None, in_project: Project = project, **values: Any) -> Run:
         if kind is Kind.GROUP:
@@ -271,7 +271,7 @@ def test_runs_of_an_archived_project_are_nowhere(store: Store, root: User, proje
 
 
 class Archives(RuleBasedStateMachine):
-    """Whatever is made, hidden, brought back and removed: a list's count is what a recount finds."""
+    """After any creation, archiving, restoring and removal, the count of a list equals a recount."""
 
     runs = Bundle("runs")
 

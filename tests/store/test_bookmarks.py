@@ -1,3 +1,5 @@
+"""Bookmarks: adding, removing, and the lists of bookmarked runs and projects."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,4 @@
-"""A home of the version before: what it has beyond the bounds of today stays readable, and its runs go on."""
+"""An upgraded home: values beyond the present bounds stay readable, and its runs continue."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MEASURED = {"loss": 1 / 3, 'a "b"\\': 1e-7, "ü\0": 1e22, "n": 5.0}
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    """Experiment 1 with some metrics, experiment 2 with many more names than a run may have today."""
+    """Experiment 1 has some metrics; experiment 2 has more names than a run may have now."""
     path = tmp_path / "old.db"
     database = Database(sqlite3.connect(path, isolation_level=None))
     migrations.apply(database, stop_before="0012_bounds")
@@ -75,7 +75,7 @@ PARAMS = {"lr": 0.0031622776601683794, "tiny": 1e-05, "n": 12, "deep": True, "op
 
 @pytest.fixture
 def with_params(tmp_path: Path) -> Iterator[Store]:
-    """A home of the version whose triggers wrote the params of experiment 1 one by one."""
+    """A home of the version whose triggers wrote each param of experiment 1."""
     path = tmp_path / "params.db"
     database = Database(sqlite3.connect(path, isolation_level=None))
     migrations.apply(database, stop_before="0015_param_values")

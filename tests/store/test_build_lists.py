@@ -1,4 +1,4 @@
-"""Build lists: their rows, results and transitions."""
+"""Build lists: rows, results, transitions, automatic publication, and stored files."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_build_list_that_names_what_is_not_there_is_not_made(ground: Ground) -
 
 
 def test_nothing_is_made_in_a_project_that_was_deleted_meanwhile(ground: Ground) -> None:
-    """Since it was looked up; nobody would ever remove what is made in it now. Neither by this API nor by the other."""
+    """A row in a deleted project would never be removed. This holds for both APIs."""
     store, hints = ground.store, list[int]()
     store.projects.delete(ground.project)
     new = NewRun(Kind.JOB, "", {"version": 1, "kind": "job"}, {})
@@ -141,7 +141,7 @@ def test_all_filters_must_hold(ground: Ground) -> None:
 
 
 def test_every_filter_has_its_condition(ground: Ground) -> None:
-    """None of these values is there, so a filter that were ignored would show the build list."""
+    """No build list has these values, so an ignored filter would show the build list."""
     made = ground.queue()
     for field in dataclasses.fields(Filters):
         absent = "0000" if field.name == "updated_until" else "~" if str(field.type) == "str | None" else 10**6
@@ -151,7 +151,7 @@ def test_every_filter_has_its_condition(ground: Ground) -> None:
 
 
 def test_a_list_has_only_what_its_reader_may_read(ground: Ground) -> None:
-    """Build lists of a private project are for its owner, for admins and for the user who created each."""
+    """The owner of a private project, admins and the creator of a build list may read it."""
     store = ground.store
     ann, ben = (store.users.add(name) for name in ("ann", "ben"))
     hidden = store.projects.create(ann, {"name": "hidden", "is_public": False})
@@ -287,7 +287,7 @@ def test_what_took_too_long_is_canceled_unless_it_was_done(ground: Ground, code:
 
 
 def auto(ground: Ground, version: str = "1", code: int = 0, **values: Any) -> int:
-    """The status of a build that is published by itself where it may be."""
+    """Ends a build that is published automatically if that is allowed. Returns its status."""
     made = ground.queue(**{"auto_publish_status": "default", **values})
     return ground.end(made, code, package("hello", version, type="source")).status
 
@@ -528,7 +528,7 @@ def test_updates_leave_the_release_where_it_is(ground: Ground) -> None:
 
 
 def test_what_is_rejected_lies_in_no_repository(ground: Ground) -> None:
-    """Not even what it had published before its last try failed."""
+    """This includes the packages that it had published before its last publication failed."""
     lists = ground.store.build_lists
     made = ground.mark_published(publishing(ground))
     assert lists.publish(made, ground.user, again=True)
@@ -656,7 +656,7 @@ BEGUN = {"building", "scheduled", "starting", "running"}
 
 
 class Moves(RuleBasedStateMachine):
-    """A real store beside a model of three numbers each: nothing else may move a build list."""
+    """Compares a real store with a model of three numbers for each build list."""
 
     lists = Bundle("lists")
 

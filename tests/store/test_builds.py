@@ -1,4 +1,4 @@
-"""Runs that wait for builds: shared, re-used, ended together; and the queue."""
+"""Builds that runs share, reuse and wait for; and the queue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BUILD = NewRun(Kind.BUILD, build_key="key")
 
 @pytest.fixture
 def job(store: Store, root: User, project: Project) -> Any:
-    """job(**values) → a new job."""
+    """Returns `job(**values)`, which inserts a job."""
     return lambda **values: store.runs.insert(project, root, NewRun(Kind.JOB, values=values))
 
 
@@ -270,7 +270,7 @@ def test_what_was_begun_is_taken_up_again_and_what_is_done_is_not(store: Store, 
 
 @pytest.mark.parametrize("status", [Status.SCHEDULED, Status.RUNNING, Status.WARNING, Status.UNKNOWN])
 def test_what_a_client_reports_of_a_waiting_run_does_not_strand_it(store: Store, job: Any, status: Status) -> None:
-    """Only a container makes it begun."""
+    """A run has begun when it has a container."""
     run = job()
     store.runs.transition(run, status, "reported")
     assert store.queue.begun() == []

@@ -1,3 +1,5 @@
+"""Connections and transactions of the database, migrations, and the translation of SQLite's errors."""
+
 from __future__ import annotations
 
 import os
@@ -66,7 +68,7 @@ def test_migrations_run_once(tmp_path: Path) -> None:
 
 
 def test_a_database_says_that_it_has_every_migration(database: Database) -> None:
-    """Where SCHEMA_VERSION is left behind, databases that are there already do not get what is new."""
+    """With an old SCHEMA_VERSION, existing databases would not get the new migrations."""
     with database.read() as db:
         assert db.execute("pragma user_version").fetchone()[0] == SCHEMA_VERSION
         assert db.execute("select count(*) from _sqlite_migrations").fetchone()[0] == SCHEMA_VERSION
@@ -74,7 +76,7 @@ def test_a_database_says_that_it_has_every_migration(database: Database) -> None
 
 @pytest.mark.slow
 def test_a_start_asks_for_migrations_only_where_they_are_missing(tmp_path: Path) -> None:
-    """What sqlite-utils brings along takes longer to import than the rest of a start takes to run."""
+    """The import of sqlite-utils takes longer than the rest of a start."""
     path = tmp_path / "polylocal.db"
     Database(path).close()
     script = (
@@ -211,7 +213,7 @@ def test_no_connection_to_a_database_that_can_not_be_used_stays_open(
 def test_a_reader_that_ends_while_the_database_closes_leaves_no_connection_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reader has seen that the database is open; then it is closed, and only then the connection is given back."""
+    """The database is closed between the check of the reader and the return of its connection."""
     database = Database(tmp_path / "polylocal.db")
 
     class Closing(list[sqlite3.Connection]):

@@ -1,4 +1,4 @@
-"""The SQL texts that list the final statuses list all of them."""
+"""The SQL texts with the final statuses contain all of them."""
 
 from __future__ import annotations
 

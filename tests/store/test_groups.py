@@ -1,3 +1,5 @@
+"""Groups: creating, releasing and stopping experiments, selections, and metrics of experiments."""
+
 from __future__ import annotations
 
 import threading
@@ -38,7 +40,7 @@ def suggest(store: Store, group: Run, n: int) -> bool:
 
 
 def at_once(n: int, call: Callable[[], Any]) -> list[Any]:
-    """What this many threads get that call at the same moment."""
+    """The results of a call by this many threads at the same time."""
     barrier, found = threading.Barrier(n), list[Any]()
 
     def run() -> None:
@@ -171,7 +173,7 @@ def test_letting_go_is_a_hint_and_nothing_to_do_is_none(store: Store, make: Make
 
 @pytest.fixture
 def mixed(store: Store, make: Make) -> tuple[Run, dict[str, Run]]:
-    """A group with an experiment in each state."""
+    """A group with one experiment in each state."""
     group = make(concurrency=9)
     states = {
         "held": [],

@@ -1,4 +1,4 @@
-"""Any order of transitions, stops and deletions leaves rows and histories that agree."""
+"""After transitions, stops and deletions in any order, rows and histories agree."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATUSES = st.sampled_from(sorted(Status))
 
 
 class LifeCycle(RuleBasedStateMachine):
-    """A real store; the model is what each run's history was when it was last looked at."""
+    """Compares a real store with a model: the history of each run when it was last read."""
 
     runs = Bundle("runs")
 

@@ -1,4 +1,4 @@
-"""A home with repositories that clients know without an origin: apt refuses one whose origin changes."""
+"""An upgraded home whose repositories have no origin: apt refuses a repository whose origin changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Platforms, the repositories in them, and who publishes where."""
+"""Platforms, their repositories, and the projects that may publish there."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_a_platform_that_is_made_released_has_qa_too(store: Store, root: User) -
 
 
 def test_who_released_it_in_between_is_heard(store: Store, root: User, project: Project) -> None:
-    """A second person has the platform as it was before, and takes the release back with it."""
+    """Another user sends the platform with values from before the release."""
     ground = Ground.of(store, root, project)
     store.platforms.update(ground.platform, {"released": True})
     assert store.platforms.update(ground.platform, {"released": False, "description": "late"}).released

@@ -1,3 +1,5 @@
+"""Projects: creation, changes, pages and deletion, and references to code."""
+
 from __future__ import annotations
 
 import pytest

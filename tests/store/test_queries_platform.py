@@ -323,7 +323,7 @@ def test_a_query_and_its_negation_divide_the_experiments(filled: Store, key: str
 
 @contextmanager
 def plans(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """How SQLite goes about each query of the block."""
+    """The query plans of SQLite for the queries of the block."""
     asked: list[str] = []
     connection = store.database._acquire()
     connection.set_trace_callback(asked.append)
@@ -342,7 +342,7 @@ def plans(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def scans(steps: list[str]) -> list[str]:
-    """Steps that go through a whole table; going through an index that holds nothing else is fine."""
+    """The steps that scan a whole table. A scan of an index that has only such rows is not among them."""
     return [step for step in steps if step.startswith("SCAN r") and "INDEX" not in step]
 
 

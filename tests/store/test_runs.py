@@ -1,3 +1,5 @@
+"""Runs: creation, changes, history, deletion, and the clock of their time limits."""
+
 from __future__ import annotations
 
 import random
@@ -24,7 +26,7 @@ Make = Any
 
 @pytest.fixture
 def make(store: Store, root: User, project: Project) -> Make:
-    """make(kind, name=…, …) → a run of the project."""
+    """Returns `make(kind, name=…, …)`, which inserts a run of the project."""
 
     def made(kind: Kind = Kind.JOB, in_project: Project = project, **values: Any) -> Run:
         return store.runs.insert(in_project, root, NewRun(kind, values=values))
@@ -355,7 +357,7 @@ def test_the_key_of_a_build_is_its_project_its_config_and_its_commit() -> None:
 
 
 class Clocks:
-    """The clock that people set, and the one of the machine."""
+    """The wall clock, which may be set, and the monotonic clock of the machine."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = datetime(2018, 8, 23, 12, tzinfo=UTC)
@@ -377,7 +379,7 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
 
 @contextmanager
 def next_daemon(settings: Settings) -> Iterator[Store]:
-    """What the daemon after this one opens."""
+    """Opens the store as the next daemon does."""
     made = Store(settings.folders.database)
     try:
         yield made
@@ -389,7 +391,7 @@ def next_daemon(settings: Settings) -> Iterator[Store]:
 def test_a_clock_that_is_set_ends_no_run(
     store: Store, settings: Settings, make: Make, clocks: Clocks, jump: timedelta
 ) -> None:
-    """Neither for this daemon nor for the next one."""
+    """This holds for this daemon and for the next one."""
     run = make()
     store.runs.transition(run, Status.RUNNING)
     clocks.go_on(2.5)
@@ -403,7 +405,7 @@ def test_a_clock_that_is_set_ends_no_run(
 
 
 def test_since_when_a_run_is_running(store: Store, make: Make) -> None:
-    """Since its last restart; a removed run is not running."""
+    """The time counts from the last restart. A removed run is not running."""
     run = make()
     assert store.runs.running_since(run) is None
     store.runs.transition(run, Status.RUNNING)
@@ -419,7 +421,7 @@ def test_since_when_a_run_is_running(store: Store, make: Make) -> None:
 def test_after_a_start_of_the_machine_the_history_says_how_long(
     store: Store, settings: Settings, make: Make, clocks: Clocks
 ) -> None:
-    """And from then on its clock again."""
+    """Later calls use the monotonic clock again."""
     run = make()
     store.runs.transition(run, Status.RUNNING)
     assert store.runs.seconds_since_running(run) == 0.0
@@ -446,7 +448,7 @@ def test_a_machine_that_does_not_say_when_it_was_started_has_the_history_only(
 
 
 def test_what_never_ran_runs_for_no_time(store: Store, make: Make, clocks: Clocks) -> None:
-    """Also when it was asked for before."""
+    """Earlier calls do not change that."""
     run = make()
     assert store.runs.seconds_since_running(run) == 0.0
     clocks.go_on(100)

@@ -1,4 +1,4 @@
-"""Queries and charts that people keep, and what they did and looked at."""
+"""Saved queries, saved charts, and the activity log."""
 
 from __future__ import annotations
 

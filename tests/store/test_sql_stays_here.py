@@ -19,7 +19,7 @@ SQL = re.compile(
 
 
 def texts(source: str) -> Iterator[str]:
-    """The string constants of a module, parts of f-strings too, without docstrings."""
+    """The string constants of a module, including parts of f-strings, without docstrings."""
     tree = ast.parse(source)
     docstrings = {
         id(node.body[0].value)
@@ -33,7 +33,7 @@ def texts(source: str) -> Iterator[str]:
 
 
 def with_sql() -> dict[str, list[str]]:
-    """Module → the texts in it that look like SQL."""
+    """{module: its texts that look like SQL}"""
     return {
         str(path.relative_to(PACKAGE)): found
         for path in sorted(PACKAGE.rglob("*.py"))

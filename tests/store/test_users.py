@@ -1,3 +1,5 @@
+"""Users, passwords, tokens and browser sessions."""
+
 from __future__ import annotations
 
 import pytest

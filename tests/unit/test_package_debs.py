@@ -188,7 +188,7 @@ def test_dependencies_that_apt_accepts_are_accepted(facts: Read, more: str) -> N
 
 @pytest.mark.parametrize(
     ("line", "what"),
-    [("Version: 1 2", "invalid version"), ("Architecture: amd64\n MD5Sum: 0", "no valid name of an architecture")],
+    [("Version: 1 2", "invalid version"), ("Architecture: amd64\n MD5Sum: 0", "not a valid name of an architecture")],
 )
 def test_a_field_of_further_indexes_is_one_word(facts: Read, line: str, what: str) -> None:
     name = line.partition(":")[0]
@@ -216,7 +216,7 @@ def test_a_control_archive_is_not_read_into_memory_whatever_its_size(
 def test_a_member_with_an_invalid_size_ends_the_reading(facts: Read, size: str) -> None:
     """A negative size would be read for ever."""
     at = WHOLE.index(b"control.tar") + 48
-    with pytest.raises(PackageError, match="truncated, or no Debian package"):
+    with pytest.raises(PackageError, match="truncated, or not a Debian package"):
         facts(WHOLE[:at] + f"{size:<10}".encode() + WHOLE[at + 10 :])
 
 

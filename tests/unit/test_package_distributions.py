@@ -106,7 +106,7 @@ def test_a_folded_header_is_one_line(about: About) -> None:
 
 def test_a_name_in_another_script_is_invalid(about: About) -> None:
     for name in ("naïve", "\N{KELVIN SIGN}elvin", "x\u0131"):
-        with pytest.raises(PackageError, match=r"^x\.whl: .* is no name of a Python package$"):
+        with pytest.raises(PackageError, match=r"^x\.whl: .* is not the name of a Python package$"):
             about("x.whl", with_metadata(f"Name: {name}\nVersion: 1\n".encode()))
 
 

@@ -276,7 +276,7 @@ def test_a_package_that_has_no_name_of_one_is_broken(read: Read, file_name: str,
         "x.whl": make_zip({"x-1.dist-info/METADATA": said}),
         "x.tar.gz": make_tar({"x-1/PKG-INFO": said}),
     }[file_name]
-    with pytest.raises(PackageError, match="is no name of a|has an invalid package name"):
+    with pytest.raises(PackageError, match="is not the name of a|has an invalid package name"):
         read(file_name, content)
 
 

@@ -391,13 +391,13 @@ def test_the_build_tools_of_a_python_project(pyproject: str | None, found: list[
         ("[build-system]\nbuild-backend = 'x'", "`build-system.requires` must be a list of requirements"),
         ("[build-system]\nrequires = 'x'", "`build-system.requires` must be a list of requirements"),
         ("[build-system]\nrequires = [1]", "`build-system.requires` must be a list of requirements"),
-        ("[build-system]\nrequires = ['-r x']", "'-r x' is no requirement (PEP 508)"),
-        ("[build-system]\nrequires = ['--index-url=x']", "'--index-url=x' is no requirement (PEP 508)"),
-        ("[build-system]\nrequires = ['a b']", "'a b' is no requirement (PEP 508)"),
-        ("[build-system]\nrequires = ['']", "'' is no requirement (PEP 508)"),
-        ('[build-system]\nrequires = ["a\\u0000"]', "'a\\x00' is no requirement (PEP 508)"),
-        ('[build-system]\nrequires = ["a @ http://x\\u0000y"]', "is no requirement (PEP 508)"),
-        ('[build-system]\nrequires = ["a @ http://x\\u001by"]', "is no requirement (PEP 508)"),
+        ("[build-system]\nrequires = ['-r x']", "'-r x' is not a requirement (PEP 508)"),
+        ("[build-system]\nrequires = ['--index-url=x']", "'--index-url=x' is not a requirement (PEP 508)"),
+        ("[build-system]\nrequires = ['a b']", "'a b' is not a requirement (PEP 508)"),
+        ("[build-system]\nrequires = ['']", "'' is not a requirement (PEP 508)"),
+        ('[build-system]\nrequires = ["a\\u0000"]', "'a\\x00' is not a requirement (PEP 508)"),
+        ('[build-system]\nrequires = ["a @ http://x\\u0000y"]', "is not a requirement (PEP 508)"),
+        ('[build-system]\nrequires = ["a @ http://x\\u001by"]', "is not a requirement (PEP 508)"),
         ("[build-system]\nrequires = []\nbuild-backend = 5", "`build-system.build-backend` must be the name"),
         ("[build-system]\nrequires = []\nbuild-backend = 'a b'", "`build-system.build-backend` must be the name"),
         ("[build-system]\nrequires = []\nbackend-path = '.'", "`build-system.backend-path` must be a list"),
@@ -451,7 +451,7 @@ def test_a_command_that_is_too_long_is_reported(length: int, exit_code: int) -> 
 @pytest.mark.parametrize(("of_platform", "said"), [(None, 'build: {command: "a\\0b"}'), ("a\0b", None)])
 def test_a_command_with_a_zero_byte_is_reported(of_platform: str | None, said: str | None) -> None:
     exit_code, _, words = ran(recipes.command(target(command=of_platform), code(said=said)))
-    assert (exit_code, words) == (1, "nothing can be built: its command contains a zero byte\n")
+    assert (exit_code, words) == (1, "nothing can be built: its command contains a NUL byte\n")
 
 
 # -- code that can't be built ----------------------------------------------------------------------------------------
@@ -506,12 +506,12 @@ def test_a_command_of_several_lines_is_kept_as_it_is() -> None:
 # -- invalid .abf.yml files ------------------------------------------------------------------------------------------
 
 WRONG = {
-    "a: [": ".abf.yml is no YAML",
-    "a: b: c": ".abf.yml is no YAML",
-    "\tbuild: x": ".abf.yml is no YAML",
-    "!!python/object/apply:os.system [true]": ".abf.yml is no YAML",
-    "build: \x00": ".abf.yml is no YAML",
-    "[\n" * 5000: ".abf.yml is no YAML",
+    "a: [": ".abf.yml is not valid YAML",
+    "a: b: c": ".abf.yml is not valid YAML",
+    "\tbuild: x": ".abf.yml is not valid YAML",
+    "!!python/object/apply:os.system [true]": ".abf.yml is not valid YAML",
+    "build: \x00": ".abf.yml is not valid YAML",
+    "[\n" * 5000: ".abf.yml is not valid YAML",
     "[1, 2]": ".abf.yml must be a mapping",
     "just words": ".abf.yml must be a mapping",
     "17": ".abf.yml must be a mapping",

@@ -154,7 +154,7 @@ def test_debian_sources_have_an_index(keep: Keep, place: Path) -> None:
 def test_a_broken_package_is_not_published(keep: Keep, place: Path) -> None:
     write([FolderContent(place, {"a.deb": keep(deb("a", "1"))}, "deb")])
     before = os.readlink(place)
-    with pytest.raises(PackageError, match=r"a\.deb is no Debian package"):
+    with pytest.raises(PackageError, match=r"a\.deb is not a Debian package"):
         write([FolderContent(place, {"a.deb": keep(b"no package")}, "deb")])
     assert os.readlink(place) == before
     assert around(place) == {"release", before}
@@ -233,7 +233,7 @@ def test_no_kind_of_package_leads_out_of_an_index(keep: Keep, place: Path, tmp_p
         "x-1.tar.gz": make_tar({"x-1/PKG-INFO": said}),
         "x-1-py3-none-any.whl": make_zip({"x-1.dist-info/METADATA": said}),
     }
-    with nullcontext() if name == "x.dsc" else pytest.raises(PackageError, match="is no name of a Python package"):
+    with nullcontext() if name == "x.dsc" else pytest.raises(PackageError, match="is not the name of a Python package"):
         write([FolderContent(place, {name: keep(contents[name])}, "pypi")])
     assert not outside.exists()
     assert names(tmp_path) == {"files", "downloads"}

@@ -276,7 +276,9 @@ def test_an_unreadable_key_is_reported_without_its_path(farm: Farm) -> None:
     answer = farm.ivan.get(f"platforms/{farm.ids.rosa_platform}/key.json")
     assert answer.status_code == 422
     said = answer.json()["platform"]["message"]
-    assert said.startswith("The file signing/rosa2012.asc in the home folder of the daemon is no OpenPGP secret key")
+    assert said.startswith(
+        "The file signing/rosa2012.asc in the home folder of the daemon is not an OpenPGP secret key"
+    )
     assert "restore it from a backup" in said
     assert str(farm.context.home.root) not in said
     assert kept.read_text() == "garbage"
