@@ -135,7 +135,7 @@ def files(*entries: tuple[str, int, int]) -> dict[str, Any]:
 
 def index_facts(path: Path, href: str | None = None) -> IndexedFile:
     found = digests(path)
-    facts = Facts(found["sha1"], found["md5"], found["sha256"], path.stat().st_size, rpms.about(path, path.name))
+    facts = Facts(found["sha1"], found["md5"], found["sha256"], path.stat().st_size, rpms.index_texts(path, path.name))
     return IndexedFile(path.name, href or f"pool/{facts.sha1}/{path.name}", facts)
 
 

@@ -105,7 +105,7 @@ class Call(BaseCall[Endpoint]):
     def project(self) -> Project:
         """The project of the path. Raises NotFound; NotAllowed: the caller has no access to it."""
         projects = self.store.projects
-        find = projects.archived if self.endpoint.finds_archived else projects.get
+        find = projects.including_archived if self.endpoint.finds_archived else projects.get
         found = find(self.parameter("user"), self.parameter("project"))
         self.check_right(found)
         return found
@@ -120,7 +120,7 @@ class Call(BaseCall[Endpoint]):
     @cached_property
     def run(self) -> Run:
         """The run of the path. Raises NotFound, also for a run of another project."""
-        find = self.store.runs.archived if self.endpoint.finds_archived else self.store.runs.get
+        find = self.store.runs.including_archived if self.endpoint.finds_archived else self.store.runs.get
         return find(self.project, self.kind, self.number("id"))
 
     @property

@@ -67,7 +67,7 @@ def table(call: Call) -> GroupResults | Response:
 
 
 def _find_selected(project: Project, ids: list[int], store: Store) -> list[Run]:
-    found = store.groups.find(project, ids)
+    found = store.groups.experiments_by_id(project, ids)
     if len(found) != len(set(ids)):
         raise refusal("Experiments selection is not valid.")
     return found

@@ -88,7 +88,7 @@ def describe(path: Path, file_name: str) -> Description:
     return Description(fields["Package"].strip(), "binary", *version)
 
 
-def about(path: Path, file_name: str) -> Mapping[str, str]:
+def index_texts(path: Path, file_name: str) -> Mapping[str, str]:
     """Read the texts for `Facts.about`. Raises the same errors as `describe`.
 
     `stanza`: the fields of the index that do not depend on the path, size or digest of the file. A binary package also

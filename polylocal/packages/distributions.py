@@ -41,7 +41,7 @@ def describe(path: Path, file_name: str) -> Description | None:
     return None if content is None else _parse(content, file_name)
 
 
-def about(path: Path, file_name: str) -> Mapping[str, str]:
+def index_texts(path: Path, file_name: str) -> Mapping[str, str]:
     """Read the texts for `Facts.about`. Raises PackageError, as `describe` does.
 
     The keys are `name` and `version`, and optionally `requires_python` and `metadata`. `metadata` is the file METADATA

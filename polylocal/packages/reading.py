@@ -47,7 +47,7 @@ def facts(path: Path, file_name: str) -> Facts:
     """Read the facts about a file for an index. Raises PackageError: the package is broken; OSError: the disk fails."""
     found = digests(path)
     with _package_errors(file_name):
-        about = _reader(file_name).about(path, file_name)
+        about = _reader(file_name).index_texts(path, file_name)
     return Facts(**found, size=path.stat().st_size, about=about)
 
 

@@ -55,7 +55,7 @@ def describe(path: Path, file_name: str) -> Description:
         return _description(header)
 
 
-def about(path: Path, file_name: str) -> Mapping[str, str]:
+def index_texts(path: Path, file_name: str) -> Mapping[str, str]:
     """Return the parts of the metadata that depend only on the content of a package. Raises PackageError, OSError.
 
     `file_name`: for messages. The values are XML, except `name` and `arch`.

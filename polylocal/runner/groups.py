@@ -46,7 +46,7 @@ class Groups:
     def advance_all(self, *, may_begin: bool = True) -> None:
         """Carry every open group on by one step. `may_begin`: further experiments may be created and released."""
         self._may_begin = may_begin
-        found = self._context.store.groups.open()
+        found = self._context.store.groups.open_groups()
         for pk in self._computed.keys() - {group.pk for group in found}:
             del self._computed[pk]
             self._evaluated.pop(pk, None)
@@ -114,7 +114,7 @@ class Groups:
         store, tuning = self._context.store, specification.hptuning
         ended = FinishedGroup(
             store.groups.counts(group),
-            store.groups.reported(group, group_outcome.metrics(tuning)),
+            store.groups.reported_metrics(group, group_outcome.metrics(tuning)),
             store.groups.failed_build(group),
             is_late,
         )
@@ -196,7 +196,7 @@ class Groups:
         """Apply the early stopping policies: end bad experiments, and the whole search once its goal is reached."""
         if not tuning.early_stopping:
             return False
-        newest = self._context.store.metrics.newest()
+        newest = self._context.store.metrics.last_id()
         if self._evaluated.get(group.pk) == newest:
             return False  # no metric was reported since
         store = self._context.store
@@ -214,7 +214,7 @@ class Groups:
 
     def _end_bad_experiments(self, group: Run, rule: EarlyStopping) -> None:
         store = self._context.store
-        running = store.groups.running(group)
+        running = store.groups.running_experiments(group)
         series = store.metrics.series(group, rule.metric) if running else {}
         for pk, why in group_outcome.experiments_to_end(rule, series, running).items():
             run = store.runs.by_pk(pk)

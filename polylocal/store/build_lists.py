@@ -154,7 +154,7 @@ class BuildLists(Tables):
             row = db.execute(query, (build_list.run_pk, json.dumps(refusals.REASONS))).fetchone()
         return Refusal(row["reason"], row["message"]) if row else None
 
-    def figures(self, project: Project) -> list[tuple[int, int, float]]:
+    def statistics(self, project: Project) -> list[tuple[int, int, float]]:
         """Successful builds of a project by architecture: arch id, number, average seconds."""
         query = (
             "select l.arch_id, count(*), avg((julianday(r.finished_at) - julianday(r.started_at)) * 86400)"

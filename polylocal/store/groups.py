@@ -62,7 +62,7 @@ _NOT_RESOLVED = sql_list({Status.CREATED, Status.RESUMING})
 
 
 class Groups(Tables):
-    def open(self) -> list[Run]:
+    def open_groups(self) -> list[Run]:
         """Open groups, the oldest first."""
         # by the index of open groups: SQLite's own choice would scan all groups
         found = f"select r.pk from runs r indexed by runs_groups where r.kind = 'group' and {OPEN}"
@@ -90,7 +90,7 @@ class Groups(Tables):
         with self._database.read() as db:
             return Progress(*db.execute(query, (group.pk,)).fetchone())
 
-    def running(self, group: Run) -> list[int]:
+    def running_experiments(self, group: Run) -> list[int]:
         """The pks of running experiments without a stop request."""
         query = f"select r.pk from runs r where {_MEMBERS} and r.status = 'running' and r.stop_requested_at is null"
         return self._database.column(query, (group.pk,))
@@ -103,7 +103,7 @@ class Groups(Tables):
         )
         return self._database.value(query, (metric, value, group.pk)) is not None
 
-    def reported(self, group: Run, metrics: Iterable[str]) -> dict[str, bool]:
+    def reported_metrics(self, group: Run, metrics: Iterable[str]) -> dict[str, bool]:
         """The metrics that visible experiments reported, each with whether any last value is finite."""
         query = (
             "select v.name, max(v.number is not null) as is_finite from run_values v join runs r on r.pk = v.run_pk"
@@ -251,7 +251,7 @@ class Groups(Tables):
                 db.executemany("insert or ignore into selections values (?, ?)", pairs)
             db.execute("update runs set updated_at = ? where pk = ?", (clock.now(), group.pk))
 
-    def find(self, project: Project, ids: Iterable[int]) -> list[Run]:
+    def experiments_by_id(self, project: Project, ids: Iterable[int]) -> list[Run]:
         """The visible experiments of a project with these ids. Unknown ids are ignored."""
         among = "r.id in (select value from json_each(?))"
         query = f"{SELECT} where r.project_id = ? and r.kind = ? and {VISIBLE} and {among} order by r.pk"

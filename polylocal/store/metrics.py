@@ -65,7 +65,7 @@ class Metrics(Tables):
         count, found = f"select count(*) from metrics m where {where}", f"{_SELECT} where {where}"
         return self._database.page(MetricRow, count, f"{found} order by m.created_at, m.id", values, limit, offset)
 
-    def newest(self) -> int:
+    def last_id(self) -> int:
         """A counter that grows with every reported value."""
         return int(self._database.value("select coalesce(max(id), 0) from metrics"))
 

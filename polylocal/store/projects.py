@@ -38,7 +38,7 @@ class Projects(Tables):
         query = f"{SELECT} where u.username = ? and p.name = ? and {_VISIBLE}"
         return self._database.one(Project, query, (username, name))
 
-    def archived(self, username: str, name: str) -> Project:
+    def including_archived(self, username: str, name: str) -> Project:
         """A project, also an archived one. Raises NotFound."""
         query = f"{SELECT} where u.username = ? and p.name = ? and p.deleted_at is null"
         return self._database.one(Project, query, (username, name))

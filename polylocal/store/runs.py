@@ -70,7 +70,7 @@ class Runs(Tables):
         query = f"{SELECT} where r.kind = ? and r.id = ? and r.project_id = ? and {VISIBLE}"
         return self._database.one(Run, query, (kind, run_id, project.id))
 
-    def archived(self, project: Project, kind: Kind, run_id: int) -> Run:
+    def including_archived(self, project: Project, kind: Kind, run_id: int) -> Run:
         """A run, also an archived one. Raises NotFound."""
         query = f"{SELECT} where r.kind = ? and r.id = ? and r.project_id = ? and r.deleted_at is null"
         return self._database.one(Run, query, (kind, run_id, project.id))

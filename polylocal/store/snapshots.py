@@ -46,7 +46,7 @@ def inspect(path: Path, of: Path | None = None) -> Snapshot:
             installation=facts.get("installation", ""),
             runs=db.execute("select count(*) from runs").fetchone()[0],
             under_way=[row[0] for row in db.execute(f"select r.uuid from runs r where {OPEN} order by r.pk")],
-            newer=sorted(applied - _known()),
+            newer=sorted(applied - _known_migrations()),
         )
 
 
@@ -66,7 +66,7 @@ def detach(path: Path, installation: str | None = None) -> str:
     return made
 
 
-def _known() -> set[str]:
+def _known_migrations() -> set[str]:
     with closing(sqlite3.connect(":memory:")) as nothing:
         return {item.name for item in migrations.pending(Migrated(nothing))}
 

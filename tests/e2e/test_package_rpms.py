@@ -166,7 +166,7 @@ def test_real_packages_are_described(built: dict[str, Path]) -> None:
     assert found["data-1.0~rc1-1.src.rpm"] == Description("data", "source", 2, "1.0~rc1", "1")
     assert found["app-1.0~rc1-1.noarch.rpm"] == Description("app", "binary", 1, "1.0~rc1", "1")
     assert found["native-1-1.nosrc.rpm"] == Description("native", "source", None, "1", "1")
-    assert rpms.about(built["native-1-1.nosrc.rpm"], "x.rpm")["arch"] == "src"
+    assert rpms.index_texts(built["native-1-1.nosrc.rpm"], "x.rpm")["arch"] == "src"
 
 
 def test_dnf_installs_what_the_metadata_lists(builder: Container, built: dict[str, Path]) -> None:
@@ -185,5 +185,5 @@ def test_dnf_installs_what_the_metadata_lists(builder: Container, built: dict[st
 
 def test_a_program_requires_the_newest_symbols_of_libc_only(built: dict[str, Path]) -> None:
     [path] = [path for name, path in built.items() if name.startswith("native-") and not name.endswith("src.rpm")]
-    needed = rpms.about(path, path.name)["format"].partition("<rpm:requires>")[2].partition("</rpm:requires>")[0]
+    needed = rpms.index_texts(path, path.name)["format"].partition("<rpm:requires>")[2].partition("</rpm:requires>")[0]
     assert needed.count('"libc.so.6(GLIBC_2.') == needed.count('"libc.so.6') == 1

@@ -112,9 +112,9 @@ def test_a_metric_that_ends_as_nan_everywhere_was_reported(rig: Rig) -> None:
     group = tended(rig, rig.group({**BAND, "early_stopping": [{"metric": "loss", "value": 0.0}]}), 2)
     for member in rig.members(group):
         rig.store.metrics.add(member, [({"loss": 0.5}, None), ({"loss": float("nan")}, None)])
-    assert rig.store.groups.reported(group, ["loss", "accuracy"]) == {"loss": False}
+    assert rig.store.groups.reported_metrics(group, ["loss", "accuracy"]) == {"loss": False}
     rig.store.metrics.add(rig.members(group)[0], [({"loss": 0.5}, None)])
-    assert rig.store.groups.reported(group, ["loss", "accuracy"]) == {"loss": True}
+    assert rig.store.groups.reported_metrics(group, ["loss", "accuracy"]) == {"loss": True}
 
 
 @pytest.mark.parametrize("told", [True, False])

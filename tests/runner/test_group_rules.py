@@ -61,7 +61,7 @@ class GroupLife(RuleBasedStateMachine):
         """As the supervisor does: at open groups only."""
         store = Mortal(self.rig.store, [dies_at or 10**9], after)
         with contextlib.suppress(Killed):
-            for group in self.rig.store.groups.open():
+            for group in self.rig.store.groups.open_groups():
                 self.rig.tend(group, store)
 
     @precondition(lambda self: self._active())

@@ -68,7 +68,7 @@ def test_an_archived_run_is_out_of_sight_and_comes_back(store: Store, root: User
     ):
         with pytest.raises(NotFound):
             find()
-    archived = store.runs.archived(project, Kind.JOB, run.id)
+    archived = store.runs.including_archived(project, Kind.JOB, run.id)
     assert archived.archived_at
     store.runs.restore(archived)
     assert again(store, run) == run
@@ -81,7 +81,7 @@ def test_a_deleted_run_is_not_among_the_archived(store: Store, root: User, proje
     store.runs.delete(again(store, run))
     assert store.runs.archives(root, Kind.JOB, ALL) == (0, [])
     with pytest.raises(NotFound):
-        store.runs.archived(project, Kind.JOB, run.id)
+        store.runs.including_archived(project, Kind.JOB, run.id)
     store.runs.restore(again(store, run))
     assert listed(store, project, Kind.JOB) == (0, [])
     assert store.projects.counts(project)["job"] == 0
@@ -223,7 +223,7 @@ def test_a_project_goes_with_its_runs_and_comes_back_with_those_only(
     with pytest.raises(NotFound):
         store.projects.get("root", project.name)
     assert [found.name for found in store.projects.page("root", public_only=False, limit=9, offset=0)[1]] == ["other"]
-    archived = store.projects.archived("root", project.name)
+    archived = store.projects.including_archived("root", project.name)
     assert store.projects.archives(root, ALL) == (1, [archived])
     store.projects.restore(archived)
     assert store.projects.get("root", project.name) == project
@@ -240,15 +240,15 @@ def test_a_run_that_was_restored_by_itself_goes_with_its_project_again(
     store.runs.restore(again(store, run))
     store.projects.archive(project)
     assert again(store, run).archived_at
-    store.projects.restore(store.projects.archived("root", project.name))
+    store.projects.restore(store.projects.including_archived("root", project.name))
     assert is_found(store, project, again(store, run))
 
 
 def test_archiving_a_project_twice_still_brings_all_back(store: Store, project: Project, make: Make) -> None:
     run = make()
     store.projects.archive(project)
-    store.projects.archive(store.projects.archived("root", project.name))
-    store.projects.restore(store.projects.archived("root", project.name))
+    store.projects.archive(store.projects.including_archived("root", project.name))
+    store.projects.restore(store.projects.including_archived("root", project.name))
     assert is_found(store, project, again(store, run))
 
 

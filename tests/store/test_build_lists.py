@@ -194,7 +194,7 @@ def test_figures_are_of_the_builds_that_came_to_packages(ground: Ground) -> None
     for arch_id, code in ((ground.arch.id, 0), (ground.arch.id, 0), (ground.arch.id, 1), (arch.id, 5), (arch.id, 0)):
         ground.end(ground.queue(arch_id=arch_id), code)
     ground.queue()
-    found = ground.store.build_lists.figures(ground.project)
+    found = ground.store.build_lists.statistics(ground.project)
     assert [(arch_id, count) for arch_id, count, _ in found] == [(ground.arch.id, 2), (arch.id, 1)]
     assert all(0 <= seconds < 60 for _, _, seconds in found)
 

@@ -112,7 +112,7 @@ def test_open_groups_are_those_that_the_runner_tends(store: Store, make: Make) -
     deleted, done = make(), make()
     store.runs.delete(deleted)
     store.runs.transition(done, Status.SUCCEEDED)
-    assert [found.pk for found in store.groups.open()] == [group.pk]
+    assert [found.pk for found in store.groups.open_groups()] == [group.pk]
 
 
 # -- let go ------------------------------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_only_visible_experiments_of_the_project_can_be_selected(
     elsewhere = store.runs.insert(other, root, NewRun(Kind.EXPERIMENT))
     make(Kind.JOB)
     store.runs.delete(runs[0])
-    found = store.groups.find(project, [3, 1, 2, elsewhere.id, 99, 2])
+    found = store.groups.experiments_by_id(project, [3, 1, 2, elsewhere.id, 99, 2])
     assert [run.id for run in found] == [2, 3]
 
 

@@ -386,7 +386,7 @@ def test_a_list_of_all_kinds_reads_the_newest_of_each(
 
 
 ASKED = {
-    "runs_groups": lambda store, group: store.groups.open(),
+    "runs_groups": lambda store, group: store.groups.open_groups(),
     "runs_group": lambda store, group: (store.groups.counts(group), store.groups.release(group)),
     "runs_stopping": lambda store, group: store.queue.stopping(),
     "runs_deleted": lambda store, group: store.queue.deleted(),

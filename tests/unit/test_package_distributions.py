@@ -29,7 +29,7 @@ def about(tmp_path: Path) -> About:
     def found(name: str, content: bytes) -> Mapping[str, str]:
         path = tmp_path / ("a" * 40)
         path.write_bytes(content)
-        return distributions.about(path, name)
+        return distributions.index_texts(path, name)
 
     return found
 
@@ -39,7 +39,7 @@ def indexed(tmp_path: Path) -> Callable[..., IndexedFile]:
     def made(name: str, content: bytes, yanked: str | None = None) -> IndexedFile:
         path = tmp_path / "file"
         path.write_bytes(content)
-        facts = Facts(**digests(path), size=len(content), about=distributions.about(path, name))
+        facts = Facts(**digests(path), size=len(content), about=distributions.index_texts(path, name))
         return IndexedFile(name, f"pool/{facts.sha1}/{name}", facts, yanked)
 
     return made
@@ -84,7 +84,7 @@ def test_the_bytes_of_the_metadata_survive_a_database_of_texts(
     content = b"Name: x\nVersion: 1\n\n" + tail
     path = tmp_path_factory.getbasetemp() / "x"
     path.write_bytes(with_metadata(content))
-    found = distributions.about(path, "x-1-py3-none-any.whl")
+    found = distributions.index_texts(path, "x-1-py3-none-any.whl")
     for is_ascii in (True, False):
         kept = json.loads(json.dumps(dict(found), ensure_ascii=is_ascii).encode("utf-8"))
         file = IndexedFile("x-1-py3-none-any.whl", "pool/a/x-1-py3-none-any.whl", Facts("a", "b", "c", 1, kept))
@@ -136,7 +136,7 @@ def test_a_broken_or_missing_file(about: About, tmp_path: Path) -> None:
         with pytest.raises(PackageError, match=f"^{name} can't be read: "):
             about(name, b"no archive")
         with pytest.raises(PackageError, match=f"^{name} can't be read: FileNotFoundError"):
-            distributions.about(tmp_path / "nosuch", name)
+            distributions.index_texts(tmp_path / "nosuch", name)
 
 
 # -- the index -------------------------------------------------------------------------------------------------------
@@ -272,14 +272,14 @@ def test_metadata_of_too_many_fields_is_refused_at_once(tmp_path: Path) -> None:
     many = b"".join(b"X%d: 1\n" % number for number in range(200_000))
     path.write_bytes(make_zip({"x-1.dist-info/METADATA": metadata(Name="x", Version="1") + many}))
     with pytest.raises(PackageError, match="x-1-py3-none-any.whl: its metadata has more than 1000 different fields"):
-        distributions.about(path, path.name)
+        distributions.index_texts(path, path.name)
 
 
 def test_a_wheel_may_require_many_others(tmp_path: Path) -> None:
     path = tmp_path / "x-1-py3-none-any.whl"
     many = b"".join(b"Requires-Dist: a%d\n" % number for number in range(20_000))
     path.write_bytes(make_zip({"x-1.dist-info/METADATA": metadata(Name="x", Version="1") + many}))
-    assert distributions.about(path, path.name)["version"] == "1"
+    assert distributions.index_texts(path, path.name)["version"] == "1"
 
 
 def test_a_wheel_whose_directory_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
@@ -293,4 +293,4 @@ def test_a_wheel_whose_directory_would_fill_the_memory_is_refused(tmp_path: Path
     path = tmp_path / "x-1-py3-none-any.whl"
     path.write_bytes(entry * count + end)
     with pytest.raises(PackageError, match=rf"x-1-py3-none-any.whl can't be read: .* its directory has {size} bytes"):
-        distributions.about(path, path.name)
+        distributions.index_texts(path, path.name)

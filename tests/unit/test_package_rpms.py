@@ -95,7 +95,7 @@ def test_a_source_package_of_an_old_rpm(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(content)
     assert rpms.describe(path, "x.rpm").type == "source"
-    assert rpms.about(path, "x.rpm")["arch"] == "src"
+    assert rpms.index_texts(path, "x.rpm")["arch"] == "src"
 
 
 def test_createrepo_c_is_not_needed(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_the_facts_do_not_depend_on_the_name_or_the_path(tmp_path: Path) -> None
     first, second = tmp_path / "a.rpm", tmp_path / "folder" / "b"
     for path in (first, second):
         path.write_bytes(rpm(**files(("/etc/a", FILE, CONFIG))))
-    assert rpms.about(first, "a.rpm") == rpms.about(second, "b")
+    assert rpms.index_texts(first, "a.rpm") == rpms.index_texts(second, "b")
 
 
 # -- comparison with createrepo_c ------------------------------------------------------------------------------------
@@ -460,7 +460,7 @@ def test_a_damaged_package_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "x"
     path.write_bytes(content)
     with pytest.raises(PackageError, match=f"^bad.rpm can't be read: .*{message}"):
-        rpms.about(path, "bad.rpm")
+        rpms.index_texts(path, "bad.rpm")
     for read in (rpms.describe, reading.read):
         with pytest.raises(PackageError, match=f"^bad.rpm can't be read: .*{message}"):
             read(path, "bad.rpm")
@@ -472,11 +472,11 @@ def test_a_package_that_is_cut_off_anywhere_in_its_headers_is_refused(tmp_path: 
     for size in range(len(whole) - len(b"payload")):
         path.write_bytes(whole[:size])
         with pytest.raises(PackageError, match="ends within its header"):
-            rpms.about(path, "x.rpm")
+            rpms.index_texts(path, "x.rpm")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    for read in (rpms.describe, rpms.about):
+    for read in (rpms.describe, rpms.index_texts):
         with pytest.raises(FileNotFoundError):
             read(tmp_path / "nosuch", "x.rpm")
 
@@ -499,7 +499,7 @@ def test_few_bytes_do_not_become_many_paths(write: Write) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(PackageError, match="the paths of the files have more than 67108864 characters"):
-            rpms.about(path, "x.rpm")
+            rpms.index_texts(path, "x.rpm")
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -508,14 +508,14 @@ def test_few_bytes_do_not_become_many_paths(write: Write) -> None:
 
 def test_a_package_with_more_metadata_than_an_index_takes(write: Write) -> None:
     with pytest.raises(PackageError, match="the metadata of the package has more than 67108864 characters"):
-        rpms.about(write(description="&" * (15 << 20)), "x.rpm")
+        rpms.index_texts(write(description="&" * (15 << 20)), "x.rpm")
 
 
 def test_a_package_with_more_values_than_are_read(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpm_headers, "_MAX_VALUES", 100)
     values = {"basenames": ["f"] * 99, "dirnames": ["/"], "dirindexes": [0] * 99}
     with pytest.raises(PackageError, match="the header has more than 100 values"):
-        rpms.about(write(**values), "x.rpm")
+        rpms.index_texts(write(**values), "x.rpm")
 
 
 @pytest.mark.timeout(20)  # takes a second; with quadratic time it would take hours
@@ -524,7 +524,7 @@ def test_a_package_with_more_values_than_are_read(write: Write, monkeypatch: pyt
 )
 def test_a_long_name_is_read_in_time(write: Write, name: str) -> None:
     path = write(**dependencies("require", (name, 0, ""), ("libc.so.6(GLIBC_2.2)", 0, "")))
-    assert rpms.about(path, "x.rpm")["format"].count("libc.so.6") == 1
+    assert rpms.index_texts(path, "x.rpm")["format"].count("libc.so.6") == 1
 
 
 def test_a_long_requirement_of_libc_is_looked_through_once(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -539,7 +539,7 @@ def test_a_long_requirement_of_libc_is_looked_through_once(write: Write, monkeyp
     monkeypatch.setattr(rpms, "_symbols", symbols)
     names = ["libc.so.6(" + "9." * 10_000, *(f"libc.so.6(GLIBC_2.{number})" for number in range(100))]
     path = write(**dependencies("require", *((name, 0, "") for name in names)))
-    assert rpms.about(path, "x.rpm")["format"].count("libc.so.6") == 1
+    assert rpms.index_texts(path, "x.rpm")["format"].count("libc.so.6") == 1
     assert seen == names
 
 
@@ -553,7 +553,7 @@ def test_many_files_are_read_in_time(write: Write) -> None:
         filemodes=[FILE] * count,
         fileflags=[0] * count,
     )
-    assert rpms.about(path, "x.rpm")["files"].count("<file>") == count
+    assert rpms.index_texts(path, "x.rpm")["files"].count("<file>") == count
 
 
 @pytest.mark.timeout(20)
@@ -565,7 +565,7 @@ def test_many_lists_of_the_same_empty_texts_are_refused_in_time(write: Write) ->
     ]
     path = write(main=header([*index, *lists], data + bytes(count)))
     with pytest.raises(PackageError, match="the header has more than 2000000 values"):
-        rpms.about(path, "x.rpm")
+        rpms.index_texts(path, "x.rpm")
 
 
 WHOLE = [
@@ -589,7 +589,7 @@ def test_damage_anywhere_is_refused_or_leaves_well_formed_metadata(
     path = tmp_path_factory.getbasetemp() / "damaged.rpm"
     path.write_bytes(content[: int(len(content) * cut)] if cut < 0.3 else content)
     try:
-        found = rpms.about(path, "damaged.rpm")
+        found = rpms.index_texts(path, "damaged.rpm")
     except PackageError:
         with pytest.raises(PackageError, match=r"^damaged\.rpm can't be read: "):
             rpms.describe(path, "damaged.rpm")

@@ -24,7 +24,7 @@ def show(call: AbfCall) -> Json:
     call.require(call.may_read(project))
     platforms = call.store.platforms
     owner = call.store.users.by_id(project.user_id)
-    statistics = call.store.build_lists.figures(project)
+    statistics = call.store.build_lists.statistics(project)
     return {_SUBJECT: shapes.project_detail(project, owner, call.base, platforms.repositories_of(project), statistics)}
 
 

@@ -42,7 +42,7 @@ def put_up(farm: Farm, files: Mapping[str, bytes], yanked: Mapping[str, str] | N
         first = release / name
         first.parent.mkdir(parents=True, exist_ok=True)
         first.write_bytes(content)
-        facts = Facts(**digests(first), size=len(content), about=distributions.about(first, name))
+        facts = Facts(**digests(first), size=len(content), about=distributions.index_texts(first, name))
         second = release / "pool" / facts.sha1 / name
         second.parent.mkdir(parents=True)
         os.link(first, second)
