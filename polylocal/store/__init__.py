@@ -35,19 +35,19 @@ class Store:
         self.users = Users(self.database)
         self._project_listeners: list[Listener] = []
         self.projects = Projects(self.database, self._project_changed)
-        self.runs = Runs(self.database, self._hint)
-        self.queue = Queue(self.database, self._hint)
-        self.groups = Groups(self.database, self._hint)
+        self.runs = Runs(self.database, self._notify)
+        self.queue = Queue(self.database, self._notify)
+        self.groups = Groups(self.database, self._notify)
         self.usage = DiskUsage(self.database)
         self.built_images = BuiltImages(self.database)
         self.outputs = Outputs(self.database)
-        self.metrics = Metrics(self.database, self._hint)
+        self.metrics = Metrics(self.database, self._notify)
         self.bookmarks = Bookmarks(self.database)
         self.searches = Searches(self.database)
         self.chart_views = ChartViews(self.database)
         self.activities = Activities(self.database)
         self.platforms = Platforms(self.database)
-        self.build_lists = BuildLists(self.database, self._hint)
+        self.build_lists = BuildLists(self.database, self._notify)
         self.files = StoredFiles(self.database)
         self.file_facts = FileFacts(self.database)
 
@@ -83,7 +83,7 @@ class Store:
     def close(self) -> None:
         self.database.close()
 
-    def _hint(self, pk: int) -> None:
+    def _notify(self, pk: int) -> None:
         for listener in list(self._listeners):
             listener(pk)
 

@@ -102,7 +102,7 @@ class BuildLists(Tables):
             row["last_published_commit_hash"] = _last_published_commit(db, row)
             insert(db, "build_lists", row | {"updated_at": clock.now()})
             package_status.move(db, pk, BuildStatus.PENDING)
-        self._hint(pk)
+        self._notify(pk)
         return self.of_run(pk)
 
     def get(self, build_list_id: int) -> BuildList:
@@ -214,7 +214,7 @@ class BuildLists(Tables):
 
     def notify(self) -> None:
         """Wake the threads that wait for a change."""
-        self._hint(0)
+        self._notify(0)
 
     def request_container(self, build_list: BuildList) -> bool:
         with self._changing(build_list.run_pk) as db:

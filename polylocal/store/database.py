@@ -193,17 +193,17 @@ def is_older(path: Path) -> bool:
 class Tables:
     """A part of the store: the methods that read and change some of its tables. Thread-safe."""
 
-    def __init__(self, database: Database, hint: Callable[[int], None] = lambda pk: None) -> None:
-        """`hint` is called with the key of a row after a change, on the changing thread."""
+    def __init__(self, database: Database, notify: Callable[[int], None] = lambda pk: None) -> None:
+        """`notify` is called with the key of a row after a change, on the changing thread."""
         self._database = database
-        self._hint = hint
+        self._notify = notify
 
     @contextmanager
     def _changing(self, pk: int) -> Iterator[sqlite3.Connection]:
-        """A transaction that changes a run. The hint follows the commit."""
+        """A transaction that changes a run. Listeners are notified after the commit."""
         with self._database.write() as db:
             yield db
-        self._hint(pk)
+        self._notify(pk)
 
 
 def insert(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> int:

@@ -184,7 +184,7 @@ class Groups(Tables):
                 (group.pk, room),
             ).rowcount
         if released:
-            self._hint(group.pk)
+            self._notify(group.pk)
         return int(released)
 
     def cancel_held(self, group: Run, message: str) -> None:
@@ -192,7 +192,7 @@ class Groups(Tables):
         with self._database.write() as db:
             dropped = _cancel(db, group, "r.is_held", message)
         if dropped:
-            self._hint(group.pk)
+            self._notify(group.pk)
 
     def fail_unresolved(self, group: Run, message: str, details: Mapping[str, Any]) -> None:
         """End the experiments without a build: the build that they share with the others has failed."""

@@ -18,7 +18,7 @@ _COLUMNS = {"name", "description", "readme", "tags", "is_public", "is_package", 
 
 
 class Projects(Tables):
-    """`hint` is called with the id of a project that was created, renamed or deleted."""
+    """`notify` is called with the id of a project that was created, renamed or deleted."""
 
     def create(self, user: User, values: Mapping[str, Any]) -> Project:
         """Create a project. `values`: name (required, unique for the user), description, readme, tags, is_public."""
@@ -31,7 +31,7 @@ class Projects(Tables):
                 project_id = insert(db, "projects", row)
         except sqlite3.IntegrityError as error:
             raise InvalidInput([f"A project with name `{values['name']}` already exists."]) from error
-        self._hint(project_id)
+        self._notify(project_id)
         return self.by_id(project_id)
 
     def get(self, username: str, name: str) -> Project:
@@ -91,7 +91,7 @@ class Projects(Tables):
             except sqlite3.IntegrityError as error:
                 raise InvalidInput([f"A project with name `{values.get('name')}` already exists."]) from error
         if "name" in row:
-            self._hint(project.id)
+            self._notify(project.id)
         return self.by_id(project.id)
 
     def archive(self, project: Project) -> None:
@@ -140,7 +140,7 @@ class Projects(Tables):
             db.execute("update runs set deleted_at = ? where project_id = ? and deleted_at is null", (now, project.id))
             db.execute("update projects set deleted_at = ? where id = ?", (now, project.id))
             forget_published(db, "project_id = ?", (project.id,))
-        self._hint(project.id)
+        self._notify(project.id)
 
     def all(self) -> list[Project]:
         """All projects of all users, including archived ones."""

@@ -45,7 +45,7 @@ class Queue(Tables):
             db.execute("update runs set build_pk = ?, updated_at = ? where pk = ?", (pk, clock.now(), run.pk))
             if not found or found["status"] != Status.SUCCEEDED:
                 life_cycle.move(db, run.pk, Status.BUILDING, "Building container")
-        self._hint(pk)
+        self._notify(pk)
         return self._database.one(Run, f"{SELECT} where r.pk = ?", (pk,))
 
     def detach_build(self, run: Run, build: Run) -> None:

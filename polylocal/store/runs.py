@@ -63,7 +63,7 @@ class Runs(Tables):
         """Insert a run and its first status, in one transaction."""
         with self._database.write() as db:
             pk = insert(db, project, user, new)
-        self._hint(pk)
+        self._notify(pk)
         return self.by_pk(pk)
 
     def get(self, project: Project, kind: Kind, run_id: int) -> Run:
@@ -187,7 +187,7 @@ class Runs(Tables):
             is_build = moved and run.kind is Kind.BUILD
             waiting = life_cycle.end_dependents(db, run, to, message) if is_build else []
         for pk in (run.pk, *waiting) if moved else ():
-            self._hint(pk)
+            self._notify(pk)
         return moved
 
     def note(self, run: Run, message: str, details: Mapping[str, Any] | None = None) -> None:
