@@ -61,6 +61,7 @@ def update(call: Call) -> ProjectDetail:
 def _changes(body: bodies.ChangedProject, store: Store, project: Project) -> Json:
     """The columns that a body changes. Raises InvalidInput."""
     values = {name: value for name, value in body.given().items() if value is not None or name not in _NEVER_NULL}
+    values.pop("merge", None)
     if body.merge and body.tags is not None:
         tags = list(dict.fromkeys([*(project.tags or []), *body.tags]))
         values["tags"] = bodies.read(bodies.ChangedProject, {"tags": tags}).tags

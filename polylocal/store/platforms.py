@@ -10,7 +10,7 @@ from polylocal.errors import InvalidInput
 from polylocal.packages.statuses import BuildStatus
 from polylocal.store.database import Tables, insert, update
 from polylocal.store.queries import Page
-from polylocal.store.rows import Arch, Platform, Project, Repository, User, read_rows
+from polylocal.store.rows import Arch, Platform, Project, Repository, User, columns_of, read_rows
 
 _PLATFORM = "select p.*, u.username as owner from platforms p join users u on u.id = p.owner_id"
 _REPOSITORY = "select t.*, p.name as platform_name from repositories t join platforms p on p.id = t.platform_id"
@@ -32,7 +32,7 @@ class Platforms(Tables):
     def create(self, owner: User, values: Mapping[str, Any]) -> Platform:
         """Create a main platform. Raises InvalidInput for a name that is taken."""
         now = clock.now()
-        row = {k: v for k, v in values.items() if k in _PLATFORM_COLUMNS}
+        row = columns_of(values, _PLATFORM_COLUMNS)
         row |= {"owner_id": owner.id, "platform_type": "main", "created_at": now, "updated_at": now}
         with self._database.write() as db:
             # some file systems ignore case in the names of their folders
@@ -62,10 +62,11 @@ class Platforms(Tables):
 
     def update(self, platform: Platform, values: Mapping[str, Any]) -> Platform:
         """Change a platform. A release can't be undone, and its repositories have QA afterwards. The name is fixed."""
-        row = {k: v for k, v in values.items() if k in _PLATFORM_COLUMNS - {"name", "released"}}
+        row = columns_of(values, _PLATFORM_COLUMNS - {"name"})
+        is_released = row.pop("released", False)
         with self._database.write() as db:
             update(db, "platforms", row | {"updated_at": clock.now()}, id=platform.id)
-            if values.get("released"):
+            if is_released:
                 db.execute("update platforms set released = 1 where id = ?", (platform.id,))
                 db.execute("update repositories set publish_without_qa = 0 where platform_id = ?", (platform.id,))
         return self.get(platform.id)
@@ -74,7 +75,7 @@ class Platforms(Tables):
 
     def add_repository(self, platform: Platform, values: Mapping[str, Any]) -> Repository:
         now = clock.now()
-        row = {k: v for k, v in values.items() if k in _REPOSITORY_COLUMNS}
+        row = columns_of(values, _REPOSITORY_COLUMNS)
         row |= {"platform_id": self.get(platform.id).id, "created_at": now, "updated_at": now}
         try:
             with self._database.write() as db:
@@ -100,7 +101,7 @@ class Platforms(Tables):
 
     def update_repository(self, repository: Repository, values: Mapping[str, Any]) -> Repository:
         """Change a repository. The name is fixed, since folders have it."""
-        row = {k: v for k, v in values.items() if k in _REPOSITORY_COLUMNS - {"name"}}
+        row = columns_of(values, _REPOSITORY_COLUMNS - {"name"})
         with self._database.write() as db:
             update(db, "repositories", row | {"updated_at": clock.now()}, id=repository.id)
             db.execute(_QA_WHERE_RELEASED, (repository.id,))

@@ -10,10 +10,11 @@ from polylocal.errors import InvalidInput, NotFound
 from polylocal.store.database import Tables, delete_in_parts, insert, update
 from polylocal.store.platforms import forget_published
 from polylocal.store.queries import OPEN, VISIBLE, Page, order_by_dates
-from polylocal.store.rows import CodeReference, Project, User, read_row, to_json
+from polylocal.store.rows import CodeReference, Project, User, columns_of, json_columns, read_row, to_json
 
 SELECT = "select p.*, u.username as user from projects p join users u on u.id = p.user_id"
 _VISIBLE = "p.deleted_at is null and p.archived_at is null"
+_JSON = json_columns(Project)
 _COLUMNS = {"name", "description", "readme", "tags", "is_public", "is_package", "default_branch"}
 
 
@@ -23,9 +24,8 @@ class Projects(Tables):
     def create(self, user: User, values: Mapping[str, Any]) -> Project:
         """Create a project. `values`: name (required, unique for the user), description, readme, tags, is_public."""
         now = clock.now()
-        row = {"is_public": True, **{k: v for k, v in values.items() if k in _COLUMNS}}
-        row |= {"tags": to_json(row.get("tags")), "uuid": uuids.uuid4().hex, "user_id": user.id}
-        row |= {"created_at": now, "updated_at": now}
+        row = {"is_public": True, **columns_of(values, _COLUMNS, _JSON), "user_id": user.id}
+        row |= {"uuid": uuids.uuid4().hex, "created_at": now, "updated_at": now}
         try:
             with self._database.write() as db:
                 project_id = insert(db, "projects", row)
@@ -85,7 +85,7 @@ class Projects(Tables):
             if found is None:
                 raise NotFound
             values = values_for(read_row(Project, found))
-            row = {k: to_json(v) if k == "tags" else v for k, v in values.items() if k in _COLUMNS}
+            row = columns_of(values, _COLUMNS, _JSON)
             try:
                 update(db, "projects", row | {"updated_at": clock.now()}, id=project.id)
             except sqlite3.IntegrityError as error:

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import cache, cached_property
@@ -545,3 +545,13 @@ _CONVERSIONS: dict[tuple[Any, tuple[str, ...]], _Conversion] = {}
 def to_json(value: object) -> str | None:
     """JSON for a column. Raises ValueError for a number that is not finite, which no response could contain."""
     return None if value is None else json.dumps(value, allow_nan=False)
+
+
+def columns_of(
+    values: Mapping[str, Any], known: Collection[str], in_json: Collection[str] = frozenset()
+) -> dict[str, Any]:
+    """The values as a table has them. Raises TypeError for a name that is not in `known`."""
+    unknown = values.keys() - known
+    if unknown:
+        raise TypeError(f"not to be set: {sorted(unknown)}")
+    return {name: to_json(value) if name in in_json else value for name, value in values.items()}

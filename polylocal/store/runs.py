@@ -16,7 +16,7 @@ from polylocal.store import database, life_cycle, queries, run_values
 from polylocal.store.database import Tables, delete_in_parts
 from polylocal.store.projects import reference_code
 from polylocal.store.queries import OPEN, SELECT, SERVERS, VISIBLE
-from polylocal.store.rows import Project, Run, StatusRow, User, json_columns, read_row, read_rows, to_json
+from polylocal.store.rows import Project, Run, StatusRow, User, columns_of, json_columns, read_row, read_rows, to_json
 
 # a run with the runs that belong to it: experiments of a group, tensorboards of both
 _WITH = """(pk = :pk or group_pk = :pk or experiment_pk = :pk
@@ -267,7 +267,7 @@ class Runs(Tables):
             if found is None:
                 raise NotFound  # it was removed since it was read
             values = values_for(read_row(Run, found))
-            row = _columns(values, _PATCHED) | {"updated_at": clock.now()}
+            row = columns_of(values, _PATCHED, _JSON) | {"updated_at": clock.now()}
             try:
                 database.update(db, "runs", row, pk=run.pk)
             except sqlite3.IntegrityError as error:
@@ -279,7 +279,7 @@ class Runs(Tables):
 
     def record(self, run: Run, **columns: Any) -> Run:
         """Set columns for the runner. This does not count as a change of the run."""
-        self._set(run.pk, _columns(columns, _RECORDED))
+        self._set(run.pk, columns_of(columns, _RECORDED, _JSON))
         return self.by_pk(run.pk)
 
     def _set(self, pk: int, row: Mapping[str, Any]) -> None:
@@ -334,14 +334,6 @@ class Runs(Tables):
         return self._database.first(Run, f"{SELECT} where {of} and {VISIBLE} order by r.pk desc limit 1", values)
 
 
-def _columns(values: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    """The values as the table has them. Raises TypeError for a name that is not in `known`."""
-    unknown = values.keys() - known
-    if unknown:
-        raise TypeError(f"not to be set: {sorted(unknown)}")
-    return {column: to_json(value) if column in _JSON else value for column, value in values.items()}
-
-
 def _newest(db: sqlite3.Connection, project: Project, limit: int, offset: int) -> list[int]:
     """A page of a project's runs of all kinds, the last changed first. Each kind has an index in this order."""
     of_kind = (
@@ -363,7 +355,7 @@ def insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) ->
         _check_build(db, new.build_pk)
     run_id = _next_id(db, new.kind)
     given = {name: value for name, value in new.values.items() if value is not None}
-    row = _columns(given, _INSERTED) | {
+    row = columns_of(given, _INSERTED, _JSON) | {
         "kind": str(new.kind),
         "id": run_id,
         "uuid": uuids.uuid4().hex,

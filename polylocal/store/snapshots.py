@@ -1,4 +1,4 @@
-"""Copies of the database: made during reads and writes, and checked before they are used."""
+"""Copies of the database: taken while it is in use, and checked before they are used."""
 
 import sqlite3
 import uuid as uuids

@@ -141,7 +141,7 @@ class Users(Tables):
     def new_page_session(self, session: str, run_pk: int) -> str | None:
         """A new value for the cookie of a server's own origin. It opens this server, as long as the session lasts.
 
-        `session` is what the browser's own cookie holds. None: that session has ended.
+        `session`: the value of the browser's session cookie. Returns None if that session has ended.
         """
         token = secrets.token_hex(20)
         try:
@@ -159,7 +159,7 @@ class Users(Tables):
         return token
 
     def by_page_session(self, token: str, run_pk: int) -> Credentials | None:
-        """The user of such a cookie; None: it is invalid, or for another server."""
+        """The user of such a cookie. None: it is invalid, or of another server."""
         query = (
             "select u.*, t.created_at as made_at from page_sessions s join tokens t on t.hash = s.session"
             " join users u on u.id = t.user_id where s.hash = ? and s.run_pk = ? and t.is_session"

@@ -11,7 +11,7 @@ from polylocal.store.rows import Project, User
 
 
 def test_a_new_project(store: Store, root: User) -> None:
-    made = store.projects.create(root, {"name": "quick-start", "tags": ["b", "a"], "id": 99, "uuid": "mine"})
+    made = store.projects.create(root, {"name": "quick-start", "tags": ["b", "a"]})
     assert (made.id, made.unique_name, made.tags, made.is_public) == (1, "root.quick-start", ["b", "a"], True)
     assert len(made.uuid) == 32
     assert made.created_at == made.updated_at
@@ -33,10 +33,19 @@ def test_what_is_not_there_is_not_found(store: Store, root: User) -> None:
 
 
 def test_an_update_changes_what_it_names(store: Store, project: Project) -> None:
-    changed = store.projects.update(project, {"description": "d", "tags": [], "is_public": False, "uuid": "mine"})
+    changed = store.projects.update(project, {"description": "d", "tags": [], "is_public": False})
     assert (changed.description, changed.tags, changed.is_public) == ("d", [], False)
     assert (changed.name, changed.uuid) == (project.name, project.uuid)
     assert changed.updated_at > project.updated_at
+
+
+@pytest.mark.parametrize("column", ["id", "uuid", "user_id", "no_such_column"])
+def test_a_read_only_or_unknown_value_is_refused(store: Store, root: User, project: Project, column: str) -> None:
+    with pytest.raises(TypeError, match=rf"not to be set: \['{column}'\]"):
+        store.projects.create(root, {"name": "other", column: 99})
+    with pytest.raises(TypeError, match=rf"not to be set: \['{column}'\]"):
+        store.projects.update(project, {"description": "d", column: 99})
+    assert store.projects.all() == [project]
 
 
 def test_an_empty_update_only_touches(store: Store, project: Project) -> None:
