@@ -109,7 +109,7 @@ class RepeatedPublisher:
     def publish(self, number: int) -> None:
         """Publish version `number`, which replaces the previous version."""
         name, content = self.made(str(number))
-        FileStore(self.context.home.files).keep(io.BytesIO(content))
+        FileStore(self.context.home.files).save(io.BytesIO(content))
         made = self.ground.queue()
         self.ground.end(made, 0, package("tool", str(number), content, file_name=name))
         assert self.ground.store.build_lists.publish(made, self.ground.user, again=False)
