@@ -1,4 +1,4 @@
-"""The life cycle of a run as data. Pure.
+"""The kinds and the life cycle of runs, as data. Pure.
 
 Source: the platform's own transition tables, with the guard that holds for every job-like run:
 once done, no further status is recorded.
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What a run is. All kinds share one table, one life cycle and one set of endpoints."""
+    """The kind of a run. All kinds share one table, one life cycle and one set of endpoints."""
 
     BUILD = "build"
     JOB = "job"
@@ -49,7 +49,7 @@ class Kind(StrEnum):
         return self is Kind.EXPERIMENT
 
 
-POLYAXON_KINDS = tuple(kind for kind in Kind if kind is not Kind.PACKAGE)  # those that the Polyaxon API knows
+POLYAXON_KINDS = tuple(kind for kind in Kind if kind is not Kind.PACKAGE)  # the kinds of the Polyaxon API
 
 
 class Status(StrEnum):

@@ -7,7 +7,7 @@ The contract holds for every engine; `tests/engine/` checks it on Docker and on 
 - A missing container raises ContainerMissing and a missing image raises ImageMissing. Every other refusal raises
   EngineError with the engine's own words. An engine that does not answer raises EngineUnreachable.
 - The network `plan.OWN_NETWORK` needs no preparation. The engine creates it for a container, or when its gateway is
-  asked for. Containers on it can't reach each other.
+  requested. Containers on it can't reach each other.
 - Files and addresses need not be the daemon's. A `Mount` names a file of the daemon's machine, and the engine has to
   provide it. `ContainerState.endpoint` and `ContainerState.node` say where a container is. `has_file` and `read_file`
   look into containers. `usage` may be unknown.

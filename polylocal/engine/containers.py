@@ -1,4 +1,4 @@
-"""The containers of an engine: what the daemon creates, follows, stops and removes."""
+"""Protocol: create, follow, stop and remove containers, and the states and frames that they return."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,7 +126,7 @@ class Containers(Protocol):
         """Whether a path exists in a container. Where no container exists before the start, look into its image."""
 
     def read_file(self, container_id: str, path: str, most_bytes: int) -> bytes | None:
-        """The first bytes of a file, as `has_file` finds it; None: there is no such file."""
+        """The first bytes of a file, as `has_file` finds it; None: the file does not exist."""
 
     def open_folder(self, container_id: str, path: PurePosixPath) -> bool:
         """Let every user of a container write to one folder in it, but not to the folders below.
@@ -168,16 +168,16 @@ class Containers(Protocol):
         """Whether the container ends within this time. A missing container has ended."""
 
     def kill(self, container_id: str) -> None:
-        """Send SIGKILL. A container that does not run, or is missing, is no error."""
+        """Send SIGKILL. A container that does not run, or is missing, is not an error."""
 
     def stop(self, container_id: str, grace_s: float) -> None:
         """Send the stop signal to the init program, and kill the container after the grace. Returns when it is dead.
 
-        A container that does not run, or is missing, is no error.
+        A container that does not run, or is missing, is not an error.
         """
 
     def remove(self, container_id: str) -> None:
-        """Remove a container with its anonymous volumes, running or not. A missing one is no error."""
+        """Remove a container with its anonymous volumes, running or not. A missing one is not an error."""
 
     def containers(self, installation: str) -> Sequence[Found]:
         """Every container of this installation, in any state."""

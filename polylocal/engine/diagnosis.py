@@ -6,11 +6,11 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Isolation:
-    """Whether polylocal's own network keeps the containers of runs apart."""
+    """Whether polylocal's own network isolates the containers of runs from each other."""
 
     is_supported: bool = True  # False: the engine has no network that does
     exists: bool = True  # False: the network is created when it is first needed
-    problem: str = ""  # the reason why it does not keep them apart
+    problem: str = ""  # the reason why it does not isolate them
     fix: str = ""  # one line for the user
 
 

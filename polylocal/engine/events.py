@@ -1,7 +1,7 @@
-"""Passes the engine's events on to the threads that wait for a death. One stream serves the whole daemon.
+"""Passes the deaths of containers to the threads that wait for them. One stream serves the whole daemon.
 
-An event arrives 10 to 30 ms before the engine's `wait` returns. It is a hint and never the truth: a stream that is cut
-goes on silently, so every thread that waits also inspects the container from time to time.
+An event arrives 10 to 30 ms before the engine's `wait` returns. It is only a hint: a cut stream reports
+nothing, so every waiting thread also inspects its container from time to time.
 """
 
 import logging
@@ -58,7 +58,7 @@ class Waiter:
 
 
 class Deaths:
-    """Listens to the engine on a thread of its own after `start()`."""
+    """Listens to the engine on its own thread after `start()`."""
 
     def __init__(self, engine: Containers, installation: str, wait_until_back: Callable[[], None]) -> None:
         self._engine = engine

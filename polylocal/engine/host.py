@@ -1,4 +1,4 @@
-"""The machine of an engine: its version, its resources, its networks."""
+"""Protocol: the version, the machine and the networks of an engine."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,8 +17,8 @@ class EngineInfo:
     memory_mib: float
     root: str  # the folder of its images
     is_rootless: bool
-    is_desktop: bool  # the engine runs in a virtual machine of its own
-    gives_gpus: bool = False  # the engine says that it can give GPUs; `Host.gpus` knows more
+    is_desktop: bool  # the engine runs in its own virtual machine
+    gives_gpus: bool = False  # the engine reports that it can give GPUs; see `Host.gpus`
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The images of an engine: what the daemon builds, pulls, inspects and removes."""
+"""Protocol: build, pull, inspect and remove images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class Image:
     layers: Mapping[str, int]  # the layers on top of its base image: bytes by id
     created_at: str
     has_other_names: bool = False  # a user named it, too
-    is_proven: bool = True  # the ledger has it; else only its labels say so, and anybody can write labels
+    is_proven: bool = True  # it is in the ledger; otherwise it only has its labels, which any image can have
 
     @property
     def size_bytes(self) -> int:
@@ -97,12 +97,12 @@ class Images(Protocol):
     def image_config(self, image: str) -> ImageConfig:
         """The configuration of a local image, by its name or its id. Raises ImageMissing.
 
-        An answer for an id may come from a cache, so the image may be gone.
+        An answer for an id may come from a cache, so the image may have been removed.
         """
 
     def pull(self, name: str, on_line: OnLine, cancel: Cancellation, *, anew: bool = False) -> None:
-        """Pull one image. Several threads that ask for one name share one pull. A local image is not pulled again,
-        unless `anew`.
+        """Pull one image. Threads that need the same name share one pull. A local image is pulled again only with
+        `anew`.
 
         Raises EngineError: the image can't be pulled, or `cancel` was called.
         """
@@ -114,7 +114,7 @@ class Images(Protocol):
         """
 
     def remove_image(self, name: str) -> bool:
-        """Remove an image; one that is missing or in use is no error. False: a container needs it, so it stays."""
+        """Remove an image; one that is missing or in use is not an error. False: a container needs it."""
 
     def images(self, installation: str, ledger: Ledger = NOTHING_BUILT) -> Sequence[Image]:
         """The images that this installation made by the ledger, and those with its label only.

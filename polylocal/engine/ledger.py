@@ -21,7 +21,7 @@ class Ledger:
         """The uuid of the build that made an image; None: no build of this installation made it.
 
         An image without a name, directly on top of a recorded step, is a step without a record. The image of a build
-        has a name, so anybody may have put something on top of it.
+        has a name, so users may have built other images on top of it.
         """
         key = short_id(image_id)
         if known := self.images.get(key) or self.steps.get(key):

@@ -63,7 +63,7 @@ def look(name: str, engine: str | None, engine_api: str | None) -> Machine:
 
 
 def gpus() -> list[Gpu]:
-    """All GPUs, from the library of the driver; none where there is no driver."""
+    """All GPUs, from the library of the driver. Empty without a driver."""
     return _ask_driver(lambda pynvml: [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())], [])
 
 
@@ -96,7 +96,7 @@ def _ask_driver(ask: Callable[[Any], T], otherwise: T, trouble: Callable[[str], 
         return otherwise
     try:
         return ask(pynvml)
-    except pynvml.NVMLError as error:  # somebody replaces the driver, or a card has fallen off the bus
+    except pynvml.NVMLError as error:  # the driver is being replaced, or a card has fallen off the bus
         trouble(str(error))
         return otherwise
     finally:
@@ -122,7 +122,7 @@ def _gpu(pynvml: Any, index: int) -> Gpu:
             return otherwise
 
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    memory = known(pynvml.nvmlDeviceGetMemoryInfo, None)  # integrated GPUs have no memory of their own
+    memory = known(pynvml.nvmlDeviceGetMemoryInfo, None)  # integrated GPUs have no own memory
     sensor = pynvml.NVML_TEMPERATURE_GPU
     return Gpu(
         index=index,

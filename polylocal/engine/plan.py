@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 HOME_LABEL = "polylocal.home"  # the installation that made a thing: clean-up touches nothing without it
 RUN_LABEL = "polylocal.run"  # `<kind>/<uuid>`
-# Images have labels of their own. A container inherits the labels of its image, so a shared label would turn every
+# Images have separate labels. A container inherits the labels of its image, so a shared label would turn every
 # container of a built image into a run.
 IMAGE_LABEL = "polylocal.image"  # the installation
 BUILD_LABEL = "polylocal.build"  # the uuid of the build
@@ -74,7 +74,7 @@ def is_name_of(name: str, build_uuid: str) -> bool:
 def is_our_name(name: str, run: str) -> bool:
     """Whether polylocal names containers like this. `run` is the run label; "" is that of a helper.
 
-    Anybody can write the labels of an image, and its containers inherit them. A name is not inherited.
+    Any image can have these labels, and its containers inherit them. A name is not inherited.
     """
     kind, _, uuid = run.partition("/")
     own = rf"plx-{re.escape(kind)}-{re.escape(uuid)}(-\d+)?" if run else r"plx-[\w-]+"

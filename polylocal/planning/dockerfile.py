@@ -204,7 +204,7 @@ def secrets_argument(values: Mapping[str, str]) -> dict[str, str]:
     """The build arguments that carry the secrets to the instructions of `with_secrets`.
 
     Builders keep only the proxy arguments out of an image's history, layers and cache (docs.docker.com: "Predefined
-    ARGs"). So the secrets travel in one of these, that of FTP, which nobody needs any more.
+    ARGs"). So the secrets are passed in the one for FTP, which is no longer used.
     """
     text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
     return {_CARRIER: text} if values else {}
@@ -262,7 +262,7 @@ def _flag_images(instruction: Instruction, stages: Collection[str], line: int) -
         elif name != "--from":
             continue
         if "$" in value:
-            raise Unreadable(f"line {line}: `{value}` needs a stage of its own: `FROM {value} AS name`, then `name`")
+            raise Unreadable(f"line {line}: `{value}` needs its own stage: `FROM {value} AS name`, then `name`")
         if value and not _STAGE_NUMBER.fullmatch(value) and value != "scratch" and value.lower() not in stages:
             yield value
 

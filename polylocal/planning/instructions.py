@@ -146,7 +146,7 @@ def expand(word: str, values: Mapping[str, str], escape: str = "\\", depth: int 
     out, index, quote = "", 0, ""
     while index < len(word):
         if len(out) > _MAX_VALUE:
-            raise Excessive(f"`{word[:100]}` comes to more than {_MAX_VALUE >> 10} thousand characters")
+            raise Excessive(f"`{word[:100]}` results in more than {_MAX_VALUE >> 10} thousand characters")
         char = word[index]
         if quote == "'":
             quote, index = ("", index + 1) if char == "'" else (quote, index + 1)
@@ -302,7 +302,7 @@ def _split_keyword(text: str) -> tuple[str, str]:
 
 
 def _parse_json_list(text: str) -> list[str] | None:
-    """The words of a JSON list; None: the text is no such list. Like the parser, it ignores the text after the list."""
+    """The words of a JSON list; None: the text is not a list. Like the parser, it ignores the text after the list."""
     try:
         found = json.JSONDecoder().raw_decode(text)[0] if text.startswith("[") else None
     except (ValueError, RecursionError):

@@ -26,7 +26,7 @@ N_WARMUP = 1000  # random points at which the acquisition function is evaluated 
 N_ITER = 5  # the best of them, from which L-BFGS starts
 CANDIDATES = 4096  # the most points of a space of lists that are evaluated
 TIMEOUT_S = 300
-# length scales in the unit cube; a fit beyond them tells nothing about the space between points
+# length scales in the unit cube; a fit beyond them has no information about the space between points
 LENGTHS = (0.05, 10.0)
 RESTARTS = 2  # the least number of starts of a fit: a single one may miss the optimum
 
@@ -34,7 +34,7 @@ Axis = list[float]
 
 
 class OptimizerProcess:
-    """The child process. Thread-safe.
+    """The child process of the optimisation. Thread-safe.
 
     It starts with the first question and is kept for the next: importing scikit-learn takes most of the time.
     """
@@ -52,9 +52,9 @@ class OptimizerProcess:
             try:
                 answer = self._exchange(question)
             except OSError as error:
-                answer, why = "", f"bayesian optimisation could not be asked: {error}"
+                answer, why = "", f"bayesian optimisation does not answer: {error}"
             else:
-                why = "bayesian optimisation ended without a word"
+                why = "bayesian optimisation ended without a message"
             if not answer:
                 words = self._last_error_line()
                 self._terminate()
@@ -236,7 +236,7 @@ def _axes(option: Matrix, value: Any) -> Axis:
         low, high = getattr(option, option.option)[:2]
         is_log = "log" in option.option
         number = (math.log(value) if value > 0 else low) if is_log else float(value)
-        return [max(0.0, (number - low) / (high - low))]  # a quantised value may lie below its range
+        return [max(0.0, (number - low) / (high - low))]  # a quantised value may be below its range
     listed = option.listed
     if all(isinstance(item, int | float) and not isinstance(item, bool) for item in listed):
         low, high = float(min(listed)), float(max(listed))

@@ -1,4 +1,4 @@
-"""Garbage collection: finds and removes what polylocal made and nobody needs any more, and nothing else."""
+"""Garbage collection: finds and removes images, containers and files of polylocal that are no longer needed."""
 
 import logging
 import os
@@ -31,7 +31,7 @@ _BATCH = 500
 
 
 class Collector:
-    """Thread-safe: one collection at a time."""
+    """Lists and removes items, one collection at a time. Thread-safe."""
 
     def __init__(self, context: RunnerContext, active_uuids: Callable[[], set[str]]) -> None:
         """`active_uuids` returns the uuids of the runs that have a thread."""
@@ -45,7 +45,7 @@ class Collector:
         """List everything that takes space, and whether it would be removed.
 
         `budget_gib`: space for images, in GiB; None is the setting. `asked`: a person requested it. Otherwise files
-        that may belong to people are kept, even without a row.
+        that may belong to a user are kept, even without a row.
         """
         budget, context = self._budget(budget_gib), self._context
         found = context.engine.images(context.installation_id, context.store.built_images.ledger())
@@ -53,7 +53,7 @@ class Collector:
         return [*images, *self._containers(), *gc.files(self._leftovers(), asked=asked)]
 
     def collect(self, budget_gib: float | None = None, *, asked: bool = True) -> list[Item]:
-        """Remove what nobody needs. Returns the list of `look`; in it, things that could not be removed are kept."""
+        """Remove what is not needed. Returns the list of `list_items`, in which failed removals are marked as kept."""
         with self._lock:
             self._forget_images()
             items = [
@@ -81,7 +81,7 @@ class Collector:
         return any(run.kind.makes_image for run in self._context.store.queue.begun())
 
     def _forget_images(self) -> None:
-        """Forget the images that are gone."""
+        """Forget the images that the engine no longer has."""
         moment = clock.now()  # before the list is fetched: it may lack images that are recorded from now on
         self._context.store.built_images.remove_missing(self._context.engine.image_ids(), moment)
 
@@ -112,7 +112,7 @@ class Collector:
                 self.collect(self._automatic_budget(), asked=False)
 
     def _automatic_budget(self) -> float:
-        """The budget of an automatic collection, in GiB: on a full disk, every image that can be built again goes."""
+        """The budget of an automatic collection, in GiB. On a full disk it is 0: images can be built again."""
         return 0.0 if self._context.disk.problem() else self._budget(None)
 
     def _budget(self, gib: float | None) -> float:
@@ -128,21 +128,21 @@ class Collector:
 
     def _leftovers(self) -> Iterator[Leftover]:
         root = self._context.home.root
-        yield from self._leftovers_of_runs(root / "contexts", "handed over to a run that is done", are_kept=False)
+        yield from self._leftovers_of_runs(root / "contexts", "files for a run that is done", are_kept=False)
         for path in (*(root / "code").glob("upload-*"), *(root / "code").glob("commit-*")):
             if _age_s(path) > _INCOMPLETE_S:
-                yield self._leftover(path, "an upload that came to no end", needs_request=False)
+                yield self._leftover(path, "an unfinished upload", needs_request=False)
         for folder in sorted((root / "logs").glob("*")):
-            yield from self._leftovers_of_runs(folder, "the log of no run that is known", are_kept=True)
+            yield from self._leftovers_of_runs(folder, "the log of an unknown run", are_kept=True)
         known = self._context.store.projects.uuids()
         for path in sorted((root / "code").glob("*")):
             if path.name not in known and "-" not in path.name and _age_s(path) > _INCOMPLETE_S:
-                yield self._leftover(path, "the code of no project that is known", needs_request=True)
+                yield self._leftover(path, "the code of an unknown project", needs_request=True)
 
     def _leftovers_of_runs(self, folder: Path, why: str, *, are_kept: bool) -> Iterator[Leftover]:
         """Files that are named after the uuid of a run that is unknown or done.
 
-        `are_kept`: a known run keeps its files for good.
+        `are_kept`: the files of a known run are never leftovers.
         """
         by_uuid: dict[str, list[Path]] = {}
         with suppress(FileNotFoundError):
@@ -167,7 +167,7 @@ class Collector:
         return Leftover(str(path.relative_to(self._context.home.root)), size_of(path), used, why, needs_request)
 
     def _remove_item(self, item: Item) -> Item:
-        """Remove one thing. It is kept if it is in use again, or can't be removed."""
+        """Remove one item. It is kept if it is in use again, or can't be removed."""
         context = self._context
         try:
             if item.kind == "image":

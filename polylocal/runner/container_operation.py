@@ -1,4 +1,4 @@
-"""The container of a run: created, started or taken up where it is, followed to its end, removed."""
+"""Creates the container of a run or finds the existing one, follows it to its end, and removes it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ContainerWork(Work):
 
     @abstractmethod
     def create(self, operation: ContainerOperation) -> str:
-        """Create the container of the run, or find the one that is there. Returns its id.
+        """Create the container of the run, or find the existing one. Returns its id.
 
         Raises Cancelled; NotReady: the run waits for something; InvalidInput: it can never start; EngineError,
         NotFound: it can't start now.
@@ -72,7 +72,7 @@ class ContainerWork(Work):
         return False
 
     def before_final_status(self, operation: ContainerOperation, recorded: Mapping[str, object]) -> None:
-        """Do what must be done before the final status is known to anybody."""
+        """Called before the final status is recorded, so that readers of the status see its effects."""
 
     def end(self, operation: ContainerOperation, end: Outcome, recorded: Mapping[str, object]) -> Outcome | None:
         """Record the final status. Returns it as recorded; None if the run had one already."""
@@ -80,11 +80,11 @@ class ContainerWork(Work):
 
 
 class NotReady(Exception):
-    """The container can't be created yet. The supervisor takes the run up again."""
+    """The container can't be created yet. The supervisor resumes the run later."""
 
 
 class ContainerOperation:
-    """Called on the run's thread; `stop()` is called from other threads."""
+    """The operation of a run with a container. Called on the run's thread; other threads call `stop()`."""
 
     def __init__(self, execution: Execution, work: ContainerWork) -> None:
         self.execution = execution
@@ -95,7 +95,7 @@ class ContainerOperation:
         self._was_unseen = False  # no daemon was there when the container ended
         self._engine_was_restarted = False  # since the container started
         self._was_followed = True
-        self._was_terminated = False  # its processes were told to end
+        self._was_terminated = False  # a stop request terminated its processes
 
     @property
     def run(self) -> Run:
@@ -170,7 +170,7 @@ class ContainerOperation:
             return None
 
     def _attempt(self, container_id: str, is_fresh: bool) -> Ending | None:
-        """Start the container, or take it up where it is, and follow it to its end. None: stopped before its start."""
+        """Start the container, or resume it, and follow it to its end. None: stopped before its start."""
         execution, context = self.execution, self.context
         with context.deaths.watch(container_id) as waiter, Follower(self.run, container_id, context) as follower:
             self._was_unseen = self._engine_was_restarted = False
@@ -192,14 +192,14 @@ class ContainerOperation:
                 self._must_check_log = True  # after the final status: an engine answers slowly just after a death
                 return self._ending(0, out_of_memory=False)
             if state.exit_code in outcome.KILLS and waiter.wait(DEATH_EVENT_S) is None:
-                self._was_unseen = True  # the event would tell whether it was killed through the engine
+                self._was_unseen = True  # without the event it is unknown whether it was killed through the engine
             if self._was_unseen and state.exit_code in outcome.KILLS:
                 self._engine_was_restarted = execution.call_engine(lambda: context.engine.has_lost(state))
             execution.call_engine(follower.complete)
         return self._ending(state.exit_code, state.out_of_memory, was_signalled=waiter.was_signalled)
 
     def _state_after_lost_start(self, container_id: str) -> ContainerState:
-        """The state after a start request of which the answer was lost has reached the engine."""
+        """The container state after a start request whose response was lost."""
         state = self.context.engine.inspect(container_id)
         if self._needs_start(state):
             threading.Event().wait(SETTLE_S)
@@ -214,7 +214,7 @@ class ContainerOperation:
         follower.attach()
 
         def start() -> None:
-            # where the answer to a start was lost, the program may have ended already: it must not run twice
+            # after a lost response the program may have ended already, and it must not run twice
             if not self.engine_was_away or self._needs_start(self._state_after_lost_start(container_id)):
                 self.context.engine.start(container_id)
 
@@ -235,8 +235,8 @@ class ContainerOperation:
     def wait(self, container_id: str, waiter: Waiter, follower: Follower) -> ContainerState | None:
         """Follow the output until the container has ended.
 
-        Returns None if the engine's event told exit code 0 and the output came to an orderly end. Everything else is
-        inspected: a container that is gone, killed or cut off tells more than its exit code.
+        Returns None if the engine's event reported exit code 0 and the output ended normally. Every other end is
+        inspected, since the state has more than the exit code.
         """
         while True:
             follower.follow(waiter)
@@ -291,7 +291,7 @@ class ContainerOperation:
                 execution.call_engine(lambda: context.engine.remove(run.container_id or ""))
 
     def complete_log(self) -> None:
-        """Fetch what the live stream may have missed, if that was put off until the end was recorded."""
+        """Fetch the output that the live stream may have missed, if this was postponed until the end was recorded."""
         run = self.run
         if run.container_id and self._must_check_log:
             with Follower(run, run.container_id, self.context) as follower:
@@ -299,7 +299,7 @@ class ContainerOperation:
                 self.execution.call_engine(follower.complete)
 
     def _restart_if_allowed(self, container_id: str, ending: Ending) -> bool:
-        """Whether the run has another try. It is recorded first, so that no try is given twice."""
+        """Whether the run starts again. This is recorded first, so that no attempt is made twice."""
         run, allowed = self.run, self.work.max_restarts(self.run)
         if ending.is_lost:
             return self._retry_after_loss(container_id, outcome.loss(ending))
@@ -310,17 +310,18 @@ class ContainerOperation:
         return self.record_restart(f"Exit code {ending.exit_code}: restart {run.restarts + 1} of {allowed}", recorded)
 
     def _retry_after_loss(self, container_id: str, how: str) -> bool:
-        """Whether a run that the engine lost has another try.
+        """Whether a run whose container the engine lost starts again.
 
-        It gets a new container, since nobody knows what the engine still has of the lost one. The log says where the
-        output of the new one begins.
+        It gets a new container, since the state of the lost one is unknown. The log marks the start of the new output.
         """
         run, allowed = self.run, self.work.max_losses(self.run)
         again = not self.execution.is_cancelled() and run.restarts < allowed
         words = f"engine-lost: {how}"
         with Follower(run, container_id, self.context) as follower:
-            further = f"; what comes now is of another one, restart {run.restarts + 1} of {allowed}" if again else ""
-            size = follower.mark(f"{words}: what it wrote last may be missing here{further}")
+            further = (
+                f"; the following output is from a new one, restart {run.restarts + 1} of {allowed}" if again else ""
+            )
+            size = follower.mark(f"{words}: its last output may be missing here{further}")
         if not again:
             return False
         recorded = {"restarts": run.restarts + 1, "container_id": None, "log_start": size}
@@ -332,7 +333,7 @@ class ContainerOperation:
         return True
 
     def record_restart(self, message: str, recorded: Mapping[str, object]) -> bool:
-        """Record another try. Returns False if the run is done by its own report, and has no further try."""
+        """Record another attempt. Returns False if the run is done by its own report, and must not start again."""
         runs = self.context.store.runs
         if not self.execution.move(Status.WARNING, message, recorded=recorded):
             if is_done(runs.by_pk(self.run.pk).status):
@@ -349,7 +350,7 @@ class ContainerOperation:
     def reclaim(self, container_id: str | None, folder: Path) -> None:
         """Give the files of a folder to the daemon's user, with the image of the container.
 
-        Where the container is gone (None), the image that it was made from is used.
+        Without the container (None), the image that it was created from is used.
         """
         context = self.context
 
@@ -380,13 +381,15 @@ class ContainerOperation:
             if not self._terminate(container_id, grace_s):
                 self.execution.call_engine(lambda: self.context.engine.stop(container_id, grace_s))
         except EngineError as error:
-            log.warning("run=%s: the engine refused to stop it, and is asked again: %s", self.run.label, error)
+            log.warning(
+                "run=%s: the engine refused to stop it, and the next step tries again: %s", self.run.label, error
+            )
             self.execution.allow_stop_again()
 
     def _terminate(self, container_id: str, grace_s: float) -> bool:
-        """Tell every process once to end, and kill the container after the grace period, in seconds.
+        """Terminate every process, and kill the container after the grace period, in seconds.
 
-        Returns False if they can't be told.
+        Returns False if not every process could get the signal.
         """
         engine, call_engine = self.context.engine, self.execution.call_engine
         self._was_terminated = (

@@ -23,12 +23,12 @@ class EngineLink:
         self._engine = engine
         self._address = address
         self._pause_s = pause_s
-        self._asking = threading.Lock()  # one thread asks, the others use its answer
+        self._asking = threading.Lock()  # one thread asks the engine, the others use its answer
         self.info: EngineInfo | None = None  # the last answer; None: it never answered
         self._cards: int | None = None
         self.is_away = False
         self._away_since = 0.0
-        self.has_failed = False  # ever: from then on the end of a connection proves nothing about its content
+        self.has_failed = False  # once true it stays true: after a failure, a closed connection may have lost data
 
     def check(self) -> bool:
         """Ask the engine once. True: it answers."""
@@ -51,9 +51,9 @@ class EngineLink:
         return Capacity(info.cpus, info.memory_mib, self._cards if with_gpus else None)
 
     def wait_until_back(self) -> None:
-        """Return when the engine answers. Runs keep their state meanwhile.
+        """Return when the engine answers. Until then runs keep their state.
 
-        Raises Cancelled: somebody ended the operation of this thread.
+        Raises Cancelled: the operation of this thread was cancelled.
         """
         cancel = current() or Cancel()
         while not self._asking.acquire(timeout=max(self._pause_s, 0.05)):
@@ -79,8 +79,8 @@ class EngineLink:
         log.info("the engine is back after %.0f s", time.monotonic() - self._away_since)
 
     def listen_again(self) -> None:
-        """Return when the engine answers again. To be called when the stream of events ends: only the end of the engine
-        ends it."""
+        """Return when the engine answers again. Call it at the end of the stream of events, which only the engine's end
+        causes."""
         self.has_failed = True
         self.wait_until_back()
 

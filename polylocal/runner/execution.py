@@ -1,7 +1,7 @@
-"""A run on a thread of its own: from its start, or from where a process before this one left it, to its final status.
+"""Carries out one run on its own thread. Resumes runs that an earlier process left.
 
-Any step can be the last one of this process. So each step first looks at what is there (a container? has it started?
-has it ended?), then acts, then records what it did.
+Any step can be the last one of this process. So each step first checks the state (whether the container exists, has
+started, has ended), then acts, then records the result.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ T = TypeVar("T")
 
 
 class StillInUse(EngineError):
-    """A run can't be removed before its last container is gone."""
+    """A run can't be removed before its last container is removed."""
 
 
 class Operation(Protocol):
-    """What carries one run out: a build, or a container."""
+    """The operation of one run: an image build or a container."""
 
     def __call__(self) -> None:
         """Carry the run out to its final status. Raises StoreError where nothing can be recorded."""
@@ -42,11 +42,11 @@ class Operation(Protocol):
         """End the operation, from another thread. The cancellation of the execution was called before."""
 
     def finish(self, end: Outcome, **recorded: object) -> None:
-        """Record the final status with these columns, then remove what the run needs no longer."""
+        """Record the final status with these columns, then remove what the run no longer needs."""
 
 
 class Work(ABC):
-    """What differs by the kind of a run. There is one object for each kind; it has no state."""
+    """The behaviour of one kind of runs. There is one object for each kind; it has no state."""
 
     def time_limit_s(self, run: Run, context: RunnerContext) -> float | None:
         """The longest time that a run may take, in seconds; None: there is no limit."""
@@ -56,7 +56,7 @@ class Work(ABC):
     def operation(self, execution: Execution) -> Operation: ...
 
     def remove(self, run: Run, context: RunnerContext) -> int:
-        """Remove what only runs of this kind leave behind. Returns the bytes that were freed.
+        """Remove files and images that only runs of this kind leave. Returns the freed bytes.
 
         Raises StillInUse, OSError: the row of the run stays, so that its removal is tried again.
         """
@@ -68,7 +68,7 @@ class Work(ABC):
 
 
 class Execution:
-    """Call it on the run's thread. `stop()` is called from other threads."""
+    """Carries out one run. Call it on the run's thread; other threads call `stop()`."""
 
     def __init__(self, run: Run, work: Work, context: RunnerContext) -> None:
         self.run = run
@@ -80,15 +80,15 @@ class Execution:
         self.operation = work.operation(self)
 
     def __call__(self) -> bool:
-        """Returns False where nothing can be recorded at the moment. Another thread takes the run up later."""
+        """Returns False if nothing can be recorded now. Another thread resumes the run later."""
         try:
             self.operation()
         except StoreError as error:
-            log.warning("run=%s: put off, %s", self.run.label, error)
+            log.warning("run=%s: postponed, %s", self.run.label, error)
             return False
         except Exception as error:  # a bug or a broken host: the run must not hang for ever because of it
             if isinstance(error, OSError) and self._is_temporary(error):
-                log.warning("run=%s: put off, %s", self.run.label, error)
+                log.warning("run=%s: postponed, %s", self.run.label, error)
                 return False
             log.exception("run=%s: could not be carried on", self.run.label)
             reason = str(error) if isinstance(error, PolylocalError | OSError) else f"{type(error).__name__}: {error}"
@@ -99,11 +99,11 @@ class Execution:
         return is_shortage(error) or (is_trouble(error) and self.context.disk.problem() is not None)
 
     def _finish_as_failed(self, end: Outcome) -> bool:
-        """Finish the run where nothing is certain any more. Returns False if even that can't be recorded."""
+        """Finish the run after an unexpected error. Returns False if even that can't be recorded."""
         try:
             self.operation.finish(end)
         except (StoreError, OSError) as error:
-            log.warning("run=%s: put off, %s", self.run.label, error)
+            log.warning("run=%s: postponed, %s", self.run.label, error)
             return False
         return True
 
@@ -117,7 +117,7 @@ class Execution:
         return 0.0 if since is None else time.monotonic() - since
 
     def start_clock(self, seconds_before: float = 0.0) -> None:
-        """Count the time of the run from now on; of one that is resumed, together with the seconds before."""
+        """Count the running time from now on. `seconds_before`: of a resumed run."""
         if self._running_since is None:
             self._running_since = time.monotonic() - seconds_before
 
@@ -125,14 +125,14 @@ class Execution:
         self._running_since = None
 
     def stop(self) -> None:
-        """End the build or the container, never the thread: its waits then return by themselves."""
+        """End the build or the container, never the thread: its waits then return."""
         if not self._stopping.is_set():
             self._stopping.set()
             self.cancel()
             self.operation.stop()
 
     def allow_stop_again(self) -> None:
-        """The engine refused to stop the run: the next request is passed on."""
+        """Pass on the next stop request, since the engine refused this one."""
         self._stopping.clear()
 
     @property
@@ -168,12 +168,12 @@ class Execution:
         return end if self.move(end.status, end.message, details=end.details, recorded=recorded) else None
 
     def log_message(self, text: str) -> None:
-        """Add a line of polylocal's own to the log of the run. Raises StoreError."""
+        """Add a message of polylocal to the log of the run. Raises StoreError."""
         context = self.context
         path, most = context.log_path(self.run), context.settings.max_log_mib
         with LogWriter(path, context.log_grew, max_mib=most) as writer:
             writer.write_gap(text)
 
     def call_engine(self, call: Callable[[], T], on_trouble: Callable[[], None] = lambda: None) -> T:
-        """Call the engine until it answers; `on_trouble` is called each time that it does not."""
+        """Call the engine until it answers. `on_trouble` is called after each failure."""
         return self.context.link.call_engine(call, on_trouble)

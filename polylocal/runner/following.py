@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 DRAIN_S = 10.0  # the longest time from a container's death to the end of its output
 SMALL_LOG = 256 * 1024  # bytes: a log of at most this size is compared whole at the end, a longer one by its tail
 TAIL_LINES = 200
-_MAX_TRIES = 3  # to fetch a log that somebody changes at the same time
+_MAX_TRIES = 3  # to fetch a log that another process changes at the same time
 _TAIL_BYTES = 4096
 
 
 class Follower(AbstractContextManager["Follower"]):
-    """The log of one attempt of one run. At any time the file is a prefix of the container's output."""
+    """Writes the log of one attempt of a run. At any time the file is a prefix of the container's output."""
 
     def __init__(self, run: Run, container_id: str, context: RunnerContext) -> None:
         self._run = run
@@ -35,12 +35,12 @@ class Follower(AbstractContextManager["Follower"]):
         self._writer = LogWriter(
             context.log_path(run), context.log_grew, max_mib=context.settings.max_log_mib, may_reread=True
         )
-        self._missing = 0  # lines that somebody else removed and that must be fetched again
+        self._missing = 0  # lines that another process removed and that must be fetched again
         self._check_start()
         self._mask = mask_of(run, context)
         self._masked: dict[int, Masked] = {}
         self._attached: Stream | None = None
-        self.is_orderly = False  # attached before the start, and the stream ended by itself
+        self.is_orderly = False  # attached before the start, and the stream was not closed early
 
     def __exit__(self, *exc: object) -> None:
         if self._attached:
@@ -58,7 +58,7 @@ class Follower(AbstractContextManager["Follower"]):
             log.debug("run=%s: no attach, following the stored log: %s", self._run.label, error)
 
     def follow(self, waiter: Waiter) -> None:
-        """Follow the output to the end of the stream. That end does not tell that the run has ended."""
+        """Follow the output to the end of the stream. This is not the end of the run."""
         if self._attached:
             stream, self._attached = self._attached, None
             try:
@@ -78,7 +78,7 @@ class Follower(AbstractContextManager["Follower"]):
                 self._reopen()
 
     def complete(self) -> None:
-        """Fetch what the live stream missed. Call it after the container's end.
+        """Fetch the output that the live stream missed. Call it after the container's end.
 
         A lost connection looks like the end of a stream, so the log is always compared.
         """
@@ -101,15 +101,15 @@ class Follower(AbstractContextManager["Follower"]):
                 for frame in stream:
                     self._write_frame(frame, catch_up)
             self._write_held_back(catch_up)
-        except EngineError as error:  # somebody removed the container: the end of the run is known all the same
+        except EngineError as error:  # the container was removed: the end of the run is known nevertheless
             log.warning("run=%s: its log may lack the end, the engine gives it no more: %s", self._run.label, error)
             if self._missing:
                 self._writer.write_lost(self._missing)
-            self.mark("the engine gives no more of this log: what was written last may be missing here")
+            self.mark("the engine has no more of this log: its last lines may be missing here")
         self._missing = 0
 
     def has_changed(self) -> bool:
-        """Whether somebody else has shortened, removed or replaced the log."""
+        """Whether another process has shortened, removed or replaced the log."""
         return self._writer.has_changed()
 
     def _reopen(self) -> None:
@@ -147,7 +147,7 @@ class Follower(AbstractContextManager["Follower"]):
         return StoredLogFilter(logs.positions(self._writer.path, self._run.log_start))
 
     def _drain(self, stream: Stream, waiter: Waiter, catch_up: StoredLogFilter | None) -> bool:
-        """Read a stream to its end. Returns whether it ended by itself.
+        """Read a stream to its end. Returns whether it ended without being closed.
 
         Some engines leave a stream open after the container's end: it is closed `DRAIN_S` after the death.
         """
@@ -180,7 +180,7 @@ class Follower(AbstractContextManager["Follower"]):
         self._writer.append(data, frame.stream, frame.time_us, is_stored=catch_up is not None)
 
     def _has_same_end(self) -> bool:
-        """Whether the engine's last lines are the last ones of this log too, in each stream, and nowhere else in it."""
+        """Whether the engine's last lines match the end of this log, in each stream, and occur only there."""
         tail: dict[int, bytes] = {}
         try:
             with self._engine.logs(self._container_id, follow=False, tail=TAIL_LINES) as stream:
@@ -193,12 +193,12 @@ class Follower(AbstractContextManager["Follower"]):
         for number, data in logs.streams(self._writer.path, max(self._run.log_start, self._writer.size - reach)):
             ours[number] = ours.get(number, b"") + data
         if any(end in ours.get(number, b"")[:-1] for number, end in tail.items()):
-            return False  # lines that repeat: equal lines do not tell how many of them are there
+            return False  # the lines repeat, so that a match does not prove that all of them exist
         return bool(tail) and all(ours.get(number, b"").endswith(self._mask.hide(end)) for number, end in tail.items())
 
 
 def mask_of(run: Run, context: RunnerContext) -> Mask:
-    """A mask of the secret values that the run was given, and of those that its secrets have now."""
+    """A mask of the secret values that the run got at its start, and of the present ones."""
     specification = run.specification
     if not specification.secrets:
         return Mask(())

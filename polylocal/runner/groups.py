@@ -1,7 +1,7 @@
 """Groups: creates the experiments of a search, releases as many as may run at a time, and ends the group.
 
 Each step first reads the rows and then records what it did, so a crash between two steps loses nothing. The
-suggestions of an iteration follow from the results of the iterations before it; they are kept in memory only to save
+suggestions of an iteration follow from the results of the iterations before it; they are cached in memory only to save
 time.
 """
 
@@ -33,7 +33,7 @@ BUDGET_USED = "The budget is used up"
 
 
 class Groups:
-    """Not thread-safe: the supervisor's thread calls it."""
+    """Advances groups. Not thread-safe: only the supervisor's thread calls it."""
 
     def __init__(self, context: RunnerContext, wake: Callable[[], None]) -> None:
         self._context = context
@@ -44,7 +44,7 @@ class Groups:
         self._may_begin = True
 
     def advance_all(self, *, may_begin: bool = True) -> None:
-        """Carry every open group on by one step. `may_begin`: further experiments may be created and released."""
+        """Advance every open group by one step. `may_begin`: further experiments may be created and released."""
         self._may_begin = may_begin
         found = self._context.store.groups.open_groups()
         for pk in self._computed.keys() - {group.pk for group in found}:
@@ -55,11 +55,10 @@ class Groups:
         for group in found:
             try:
                 self._advance_safely(group)
-            except Exception:  # a bug in one group must not stop everybody's runs
-                log.exception("run=%s: could not be tended", group.label)
+            except Exception:  # a bug in one group must not stop all other runs
+                log.exception("run=%s: could not be advanced", group.label)
 
     def _advance_safely(self, group: Run) -> None:
-        """Carry one group on by one step."""
         try:
             specification = group.specification
             self._advance(group, specification)
@@ -98,7 +97,7 @@ class Groups:
             self._end(group, specification, is_late=is_late)
 
     def _has_failed_too_often(self, group: Run, specification: Specification, progress: Progress) -> bool:
-        """Whether failures keep further experiments from starting. Running experiments go on."""
+        """Whether failures prevent further experiments. Running experiments continue."""
         store = self._context.store
         if not progress.failed:
             return False

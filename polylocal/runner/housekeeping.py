@@ -1,6 +1,6 @@
 """Housekeeping beside the queue: publishing, garbage collection, and the removal of deleted runs and stray containers.
 
-An engine or a large folder can hold a task up for minutes. So each has a thread of its own, and the queue does not wait
+An engine or a large folder can delay a task for minutes. So each task has its own thread, and the queue does not wait
 for it.
 """
 
@@ -58,15 +58,15 @@ class Housekeeping:
     """Its methods are called by the supervisor's thread and by the threads of the tasks."""
 
     def __init__(self, context: RunnerContext, active: Callable[[], Collection[Run]], attempt: Attempt) -> None:
-        """`active`: the runs that a thread works on."""
+        """`active`: the runs that have a thread."""
         self._context = context
         self._active = active
         self._attempt = attempt
         self.collector = Collector(context, self._active_uuids)
         self._publisher = Publisher(context)
         self._threads: dict[str, threading.Thread] = {}  # by the name of the task
-        self._retries = Retries()  # of removals
-        self._in_use = Retries()  # of removals of builds whose image a container uses
+        self._retries = Retries()  # failed removals
+        self._in_use = Retries()  # removals of builds whose image a container uses
         self._reconcile_at = 0.0
         self._started_at = clock.now()
 
@@ -127,7 +127,7 @@ class Housekeeping:
                 context.engine.inspect(removal.container_id)
                 self._complete_log(removal, runs)  # first: on a full disk the container stays, with its output
                 context.engine.remove(removal.container_id)
-            except ContainerMissing:  # the thread of the run has completed the log and removed it meanwhile
+            except ContainerMissing:  # the thread of the run has completed the log and removed the container since
                 log.debug("container %s was removed", removal.container_id[:12])
             except (StoreError, EngineError) as error:
                 log.warning("container %s stays for now: %s", removal.container_id[:12], error)

@@ -1,8 +1,8 @@
-"""Chooses the image of a run: the one place where a name that a user wrote becomes an image of the engine.
+"""Resolves image names of users to images of the engine.
 
 The engine is shared, also with other home folders, and accepts ids and prefixes of ids as names. An image that a build
 made contains the code of its project. So a name is looked up only among the names of the engine's images, and an image
-of a build is used only for users who may read every project whose code is in it. For others it does not exist.
+of a build is used only for users who may read every project whose code is in it. For other users it does not exist.
 """
 
 import re
@@ -67,7 +67,7 @@ def refusal(name: str) -> str:
     """The reason why a name is refused, whatever images there are; "": it is valid."""
     if is_image_id(name):
         return f"{name} is the id of an image; write the image's name."
-    return "" if references.is_name(name) else f"{name!r} is no name of an image."
+    return "" if references.is_name(name) else f"{name!r} is not the name of an image."
 
 
 def projects_in(image: LocalImage, user: User, context: RunnerContext) -> frozenset[str] | None:
@@ -87,7 +87,7 @@ def projects_in(image: LocalImage, user: User, context: RunnerContext) -> frozen
 
 
 def _is_foreign(image: LocalImage) -> bool:
-    """Whether no build made the image: it has no labels of ours, or somebody else built it from one of ours."""
+    """Whether no build made the image: it has no labels of ours, or was built from one of our images."""
     build = image.labels.get(BUILD_LABEL)
     if not build:  # an intermediate step has only the other label
         return not image.labels.get(IMAGE_LABEL)

@@ -1,4 +1,4 @@
-"""Chooses the locale of a run: the one that its image names, or one that the image has.
+"""Chooses the locale of a run: the one that its image names, or another that the image has.
 
 A program that can't set its locale prints a warning, as bash does on the first line of a log. Supported are glibc's
 compiled locales (a folder for each, or one archive) and musl, which accepts any name. `LOCPATH` and the names of

@@ -38,12 +38,12 @@ class Ending:
     """The facts about a container that ended."""
 
     exit_code: int
-    out_of_memory: bool = False  # the engine says so
+    out_of_memory: bool = False  # as the engine reports
     stop_requested: bool = False
     deleted: bool = False
     engine_was_away: bool = False  # the engine did not answer for a while during the run
-    was_signalled: bool = False  # somebody had the engine send it a signal
-    was_terminated: bool = False  # its processes were told to end, because of a stop request
+    was_signalled: bool = False  # a client of the engine sent it a signal
+    was_terminated: bool = False  # a stop request terminated its processes
     was_unseen: bool = False  # no daemon was running when it ended
     was_rebooted: bool = False  # the machine was restarted after the run had begun
     engine_was_restarted: bool = False  # the engine recorded this end at its own start
@@ -54,7 +54,7 @@ class Ending:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the engine ended the container with itself, or somebody else ended it through the engine."""
+        """Whether the container ended with the engine, or another client of the engine ended it."""
         if self.exit_code not in KILLS or self.stop_requested or self.deleted:
             return False
         if self.engine_was_away or self.was_signalled or self.was_rebooted:
@@ -69,8 +69,8 @@ TIME_LIMIT = "time-limit"
 GONE = "its container is gone"
 KILLS = (137, 143, 255)  # exit codes of killed programs
 KILLED_WITH_ENGINE = "the engine went away while it ran and its container was killed"
-REBOOTED = "the machine was started anew while it ran"
-KILLED = "its container was stopped through the engine, by its end or by somebody else"
+REBOOTED = "the machine was restarted while it ran"
+KILLED = "its container was stopped through the engine, by the engine's end or by another client"
 
 
 def loss(ending: Ending) -> str:
@@ -84,7 +84,7 @@ def of(kind: Kind, ending: Ending) -> Outcome:
     code = ending.exit_code
     if ending.deleted:
         return Outcome(Status.STOPPED, DELETED[kind], {"exit_code": code})
-    if ending.time_limit_s is not None and (code or ending.was_terminated):  # 0 after a stop is no success
+    if ending.time_limit_s is not None and (code or ending.was_terminated):  # 0 after a stop is not a success
         return timed_out(ending.time_limit_s, code)
     if ending.stop_requested and ending.time_limit_s is None:
         return Outcome(Status.STOPPED, STOPPED[kind], {"exit_code": code})

@@ -126,7 +126,7 @@ class PackageContainer:
         repository, project = self._context.repository(self.run), work / "project"
         repository.checkout(build_list.commit_hash, project)
         users, may_read = self._context.store.users, self._context.store.files.may_read
-        # both must be allowed to read a file: the owner of the code that names it, and the user who builds
+        # the owner of the code that names a file and the user who builds must both be allowed to read it
         readers = [users.by_id(build_list.user_id), users.get(self.run.owner)]
         for name, sha1 in recipes.sources(self._recipe(build_list)).items():
             is_theirs = all(may_read(sha1, reader) for reader in readers)
@@ -254,7 +254,7 @@ def repository_folder(
 
 
 def _source_lists(platform: Platform, media: list[InstallSource], work: Path) -> list[Mount]:
-    """Write the configuration files that tell package managers in the image where to install from."""
+    """Write the configuration of the image's package managers: the sources to install from."""
     names = [source.name for source in media]
     texts = {MEDIA_LIST: "".join(f"{name} file://{MEDIA / name}\n" for name in names)}
     if platform.distrib_type == "deb":

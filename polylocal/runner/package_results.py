@@ -27,7 +27,7 @@ from polylocal.text import visible
 log = logging.getLogger(__name__)
 
 DATA = "container_data.json"  # in it a build itself names the packages among its results
-UNREADABLE = "results"  # the reason of a build whose packages can't be read
+UNREADABLE = "results"  # the reason if the packages of a build can't be read
 KEEPS_PACKAGES = (0, 5)  # exit codes: success; packages whose tests failed
 MAX_RESULTS = 100_000  # files
 MAX_HOLES = 1 << 30  # bytes in the holes of one of them
@@ -38,7 +38,7 @@ _MAX_NAME = 100  # characters of a name in a message
 
 @dataclass
 class _Collection:
-    """The results of a build that are being stored. It is kept from one attempt to the next."""
+    """The results of a build that are being stored. All attempts share it."""
 
     kind: str | None  # `distrib_type` of the platform that the build is for
     exit_code: object
@@ -67,7 +67,7 @@ class Results:
     def end(self, end: Outcome, recorded: Mapping[str, object]) -> Outcome | None:
         """Store the results before the final status is recorded, so that readers of the status find them.
 
-        Results that can't be kept change how the build has ended.
+        Results that can't be stored change the end of the build.
         """
         run, context = self.run, self._context
         self._operation.complete_log()
@@ -77,7 +77,7 @@ class Results:
         try:
             end, harvest = self._collect_with_retries(end, collection)
             if end.details and end.details.get("reason") == UNREADABLE:
-                recorded = {**recorded, "exit_code": None}  # there are no packages, whatever the program said
+                recorded = {**recorded, "exit_code": None}  # there are no packages, whatever the exit code
             with GUARD:
                 for file in set(collection.staged.values()):
                     context.file_store.commit(file)
@@ -130,10 +130,10 @@ class Results:
         except (PackageError, OSError) as error:
             if isinstance(error, OSError) and (is_trouble(error) or is_shortage(error)):
                 raise
-            words = f"its results can't be kept: {_printable(error)}"
+            words = f"its results can't be stored: {_printable(error)}"
         except Exception as error:
-            log.exception("run=%s: its results can't be kept", self.run.label)
-            words = f"its results can't be kept: {type(error).__name__}: {_printable(error)}"
+            log.exception("run=%s: its results can't be stored", self.run.label)
+            words = f"its results can't be stored: {type(error).__name__}: {_printable(error)}"
         self._log_once(words, collection)
         details = {"reason": UNREADABLE, "exit_code": collection.exit_code}
         return Outcome(Status.FAILED, words, details), BuildResults((), self._main_log(collection.staged))
@@ -151,7 +151,7 @@ class Results:
         try:
             self._log_once(words, collection)
         except StoreError as trouble:  # the log may be on the same disk
-            log.warning("run=%s: %s, and its log can't say so: %s", self.run.label, words, trouble)
+            log.warning("run=%s: %s, and this can't be written to its log: %s", self.run.label, words, trouble)
 
     def _wait_for_cancel(self, seconds: float) -> bool:
         self._execution.stop_clock()  # the time limit is for the container, which has ended
@@ -165,7 +165,7 @@ class Results:
             remove_tree(work_folder(self.run, self._context) / "results")
             return BuildResults((), self._main_log(collection.staged))
         except OSError as error:
-            log.warning("run=%s: its log is not kept as a file of the build: %s", self.run.label, error)
+            log.warning("run=%s: its log is not stored as a file of the build: %s", self.run.label, error)
             return BuildResults()
 
     def _collect(self, end: Outcome, collection: _Collection) -> tuple[Outcome, BuildResults]:
@@ -313,7 +313,7 @@ def _declared_package(entry: Mapping[str, object], by_name: Mapping[str, NewFile
     epoch, dependents = entry.get("epoch"), entry.get("dependent_packages")
     number = "" if epoch is None else str(epoch)
     if number and not description.is_epoch(number):
-        raise ValueError(f"`{number[:20]}` is no epoch")
+        raise ValueError(f"`{number[:20]}` is not an epoch")
     said = description.Description(
         str(entry["name"]),
         kind,

@@ -34,15 +34,15 @@ class PackageWork(ContainerWork):
         return [context.home.handover(run.uuid)]
 
     def max_losses(self, run: Run) -> int:
-        return 1  # a lost worker is nobody's fault: as ABF does, one more try
+        return 1  # as in ABF: a lost worker is not the build's fault
 
     def retries_failed_start(self, operation: ContainerOperation, reason: str) -> bool:
         run = operation.run
         if operation.execution.is_cancelled() or run.restarts >= self.max_losses(run):
             return False
-        operation.execution.log_message(f"its container could not be started: {reason}; once more")
+        operation.execution.log_message(f"its container could not be started: {reason}; trying again")
         recorded = {"restarts": run.restarts + 1, "container_id": None}
-        if not operation.record_restart(f"Could not start: {reason}: once more", recorded):
+        if not operation.record_restart(f"Could not start: {reason}: trying again", recorded):
             return False
         if run.container_id:
             try:

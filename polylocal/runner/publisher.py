@@ -31,7 +31,7 @@ SUBFOLDERS = ("release", "updates")
 
 
 class Publisher:
-    """Publishes what waits for it. Any step can be the last one of this process; the next one then repeats it."""
+    """Publishes builds. Any step can be the last one of this process; the next process then repeats it."""
 
     def __init__(self, context: RunnerContext) -> None:
         self._context = context

@@ -1,4 +1,4 @@
-"""Removes everything that a deleted run has left."""
+"""Removes all files, images and rows of a deleted run."""
 
 import logging
 from contextlib import suppress
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def remove(run: Run, context: RunnerContext) -> None:
     """Remove everything of a run that is done: container, images, log, files, and then its row.
 
-    Raises OSError, StillInUse: something can't be removed. The row is kept, so that the removal is tried again.
+    Raises OSError, StillInUse: something can't be removed. The row stays, so that the removal is tried again.
     """
     if run.container_id:
         context.engine.remove(run.container_id)

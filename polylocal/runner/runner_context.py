@@ -1,4 +1,4 @@
-"""The objects that every part of the runner uses. The daemon makes one context; all threads share it."""
+"""The objects that all parts of the runner share. The daemon creates one context for all threads."""
 
 import os
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class RunnerContext(InstallationContext):
             return {}
         if run.secrets_user_id is None:
             path = ".".join(map(str, specification.path_of_secret(next(iter(specification.secrets)))))
-            raise NotFound(f"{path}: the user whose secrets {run.label} names is gone.")
+            raise NotFound(f"{path}: the user whose secrets {run.label} names was deleted.")
         owner = self.store.users.by_id(run.secrets_user_id)
         found: dict[str, str] = {}
         for name, keys in specification.secrets.items():

@@ -25,14 +25,14 @@ from polylocal.store.runs import build_key
 log = logging.getLogger(__name__)
 
 MAX_STEP_S = 60.0  # a step takes less
-RETRY_S = 2.0  # before a run whose state could not be kept is resumed
+RETRY_S = 2.0  # until a run whose state could not be stored is resumed
 _BATCH = 100
 
 
 class Supervisor:
     """One thread takes a step whenever it is woken, and every `poll_s` without that.
 
-    `once` is a whole step. Its parts are public: each can be called alone, by one thread at a time.
+    `step` is a whole step. Its parts are public; each can be called separately, by one thread at a time.
     """
 
     def __init__(self, context: RunnerContext) -> None:
@@ -55,16 +55,16 @@ class Supervisor:
         threading.Thread(target=self._loop, name="supervisor", daemon=True).start()
 
     def state(self) -> str | None:
-        """Why no run is taken from the queue; None: all is well."""
+        """The reason why no run is taken from the queue; None: there is none."""
         silent_s = time.monotonic() - self._stepped_at
-        return f"The queue was not looked at for {silent_s:.0f} s." if silent_s > MAX_STEP_S else None
+        return f"The queue was not processed for {silent_s:.0f} s." if silent_s > MAX_STEP_S else None
 
     def queue_state(self) -> queue.QueueState:
-        """What the queue's decisions depend on besides the database. Thread-safe."""
+        """The facts besides the database on which decisions of the queue depend. Thread-safe."""
         return queue.QueueState(self.active_runs(), self._retries.pending())
 
     def executions(self) -> dict[int, Execution]:
-        """The runs that a thread works on, by pk. Thread-safe."""
+        """The runs that have a thread, by pk. Thread-safe."""
         with self._lock:
             return dict(self._active)
 
@@ -79,7 +79,7 @@ class Supervisor:
             self._wake.clear()
 
     def step(self) -> None:
-        """One step. An error in one part of it holds up no other part; the next step tries again."""
+        """One step. An error in one part of it does not delay the other parts; the next step tries again."""
         for part in (self.resume_interrupted, self.stop_requested, self.stop_overdue, self.begin_new):
             self._attempt(part)
         self.housekeeping.step()
@@ -89,7 +89,7 @@ class Supervisor:
         try:
             part()
         except (StoreError, EngineError, EngineUnreachable, OSError) as error:
-            if self._last_errors.get(name) != str(error):  # a disk stays full for a while: one line is enough
+            if self._last_errors.get(name) != str(error):  # one line is enough for a disk that stays full
                 log.warning("supervisor: %s: %s", name, error)
             self._last_errors[name] = str(error)
         except Exception:
@@ -104,13 +104,13 @@ class Supervisor:
         try:
             threading.Thread(target=self.carry_out, args=(execution,), name=run.label, daemon=True).start()
         except RuntimeError as error:  # the machine gives no further thread
-            log.warning("run=%s: put off, %s", run.label, error)
+            log.warning("run=%s: postponed, %s", run.label, error)
             self._retries.delay(run.pk, RETRY_S)
             with self._lock:
                 del self._active[run.pk]
 
     def carry_out(self, execution: Execution) -> None:
-        """Carry out a run on this thread, until it has ended or its state can't be kept."""
+        """Carry out a run on this thread, until it has ended or its state can't be stored."""
         is_over = False
         with self._lock:
             self._active[execution.run.pk] = execution
@@ -125,7 +125,7 @@ class Supervisor:
             self.wake()
 
     def _may_resume(self, run: Run) -> bool:
-        """Whether the run is interrupted. Asked last: a thread may just have ended it."""
+        """Whether the run is interrupted. Called last: a thread may just have ended it."""
         return run.pk not in self._retries.pending() and not is_done(self._context.store.runs.by_pk(run.pk).status)
 
     def refuse_if_impossible(self, run: Run) -> bool:
@@ -150,7 +150,7 @@ class Supervisor:
                 self._context.store.runs.note(run, f"{'.'.join(map(str, path))}: {text}")
 
     def resume_interrupted(self) -> None:
-        """Resume runs that have begun and that no thread works on, whatever the capacity.
+        """Resume runs that have begun and have no thread, whatever the capacity.
 
         An earlier daemon began them, or a full disk or a bug ended their thread.
         """
@@ -179,8 +179,8 @@ class Supervisor:
                 self._context.store.runs.request_stop(execution.run, outcome.TIME_LIMIT)
 
     def begin_new(self) -> None:
-        """Take runs from the queue. Before the engine has answered once, nothing is made or built for a run: it may be
-        one that this machine can't run.
+        """Take runs from the queue. Before the engine has answered once, nothing is built for a run, since this
+        machine may be too small for it.
         """
         problem = self._context.disk.problem()
         knows_machine = self._context.link.info is not None or self._context.link.check()
@@ -194,13 +194,13 @@ class Supervisor:
             self.begin_runs()
 
     def _mark_blocked(self, problem: str) -> None:
-        """Record once in each run that would begin now that the disk holds it up."""
+        """Record once in each run that would begin now that the full disk delays it."""
         for run in self._context.store.queue.waiting(_BATCH):
             if run.pk not in self.executions():
                 self._context.store.runs.transition(run, Status.UNSCHEDULABLE, problem, details={"reason": "disk-full"})
 
     def refuse_impossible(self) -> None:
-        """Judge the runs that were made before the engine answered, or when its machine was another one."""
+        """Check the runs that were created before the engine answered, or for another machine of the engine."""
         machine = self._context.link.info
         if machine == self._checked_for_machine:
             return

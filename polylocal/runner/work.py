@@ -1,6 +1,6 @@
 """The kinds of runs: one object for each, in one table.
 
-A new kind of run is a new class here, or in a module of its own, and a line in the table.
+A new kind of run is a new class here, or in its own module, and a line in the table.
 """
 
 from abc import abstractmethod
@@ -34,7 +34,7 @@ class CommandWork(ContainerWork):
         run, context = operation.run, operation.context
         build = context.store.runs.by_pk(run.build_pk) if run.build_pk else None
         if build is None:
-            raise InvalidInput(["its build is gone"])
+            raise InvalidInput(["its build was deleted"])
 
         def create() -> str:
             return provision.make_container(run, build, context, self.workspace)
@@ -42,7 +42,7 @@ class CommandWork(ContainerWork):
         try:
             return operation.execution.call_engine(create)
         except ImageMissing as error:
-            log.info("run=%s: the image of %s is gone, it is built again", run.label, build.label)
+            log.info("run=%s: the image of %s was removed, it is built again", run.label, build.label)
             context.store.queue.detach_build(run, build)
             raise NotReady from error
 
@@ -52,7 +52,7 @@ class CommandWork(ContainerWork):
 
 
 class ServerWork(CommandWork):
-    """Programs that people look at in a browser, until they stop them."""
+    """Programs with pages for a browser. They run until a user stops them."""
 
     def time_limit_s(self, run: Run, context: RunnerContext) -> float | None:
         return None
@@ -66,7 +66,7 @@ class ServerWork(CommandWork):
 
 
 class NotebookWork(ServerWork):
-    """A notebook works on a checkout of the code. Its changes become a commit at its end."""
+    """A notebook changes a checkout of the code. The changes become a commit at its end."""
 
     def workspace(self, run: Run, context: RunnerContext) -> Workspace:
         return Workspace(code=workspace.check_out_code(run, context), server_token=workspace.server_token(run, context))
@@ -92,7 +92,7 @@ class TensorboardWork(ServerWork):
         return Workspace(watched=workspace.watched_outputs(run, context))
 
 
-# a group has no entry: it makes experiments, and nothing of its own is carried out
+# a group has no entry, since it only creates experiments
 WORKS: Mapping[Kind, Work] = {
     Kind.BUILD: BuildWork(),
     Kind.JOB: CommandWork(),
@@ -104,5 +104,5 @@ WORKS: Mapping[Kind, Work] = {
 
 
 def execution_of(run: Run, context: RunnerContext) -> Execution:
-    """What carries a run out, by its kind. Raises KeyError for a group."""
+    """The execution of a run, by its kind. Raises KeyError for a group."""
     return Execution(run, WORKS[run.kind], context)

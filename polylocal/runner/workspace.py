@@ -37,7 +37,7 @@ def check_out_code(run: Run, context: RunnerContext) -> Path:
 def commit_and_remove(run: Run, context: RunnerContext) -> None:
     """Commit the changes of a notebook, unless its run discards them, and remove its folder. Idempotent.
 
-    If some changes could not be committed, the folder stays, and the run's history says where.
+    If some changes could not be committed, the folder stays, and the run's history names it.
     """
     folder = context.home.work(run.uuid)
     gone = removal_path(folder)  # renamed first: a partly removed folder must not look like the code

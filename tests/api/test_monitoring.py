@@ -103,6 +103,6 @@ def test_a_budget_is_a_number(api: Caller, budget: str) -> None:
 
 
 def test_the_state_of_the_scheduler(serving: Callable[..., TestClient], context: ApiContext) -> None:
-    late = api_context(context.settings, context.store, scheduler_state=lambda: "The queue was not looked at for 90 s.")
+    late = api_context(context.settings, context.store, scheduler_state=lambda: "The queue was not processed for 90 s.")
     told = Caller(serving(late)).get("/statusz").json()
     assert (told["scheduler"]["is_healthy"], told["engine"]["is_healthy"]) == (False, True)

@@ -132,8 +132,8 @@ def test_runs_that_never_begin_here_wait_for_nothing(make: Make, told: Any, stor
 
 def test_reasons_that_block_everything_come_first(make: Make, told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run, group = make(), make(Kind.GROUP, values={"group_type": "study"})
-    late = {"scheduler_state": lambda: "The queue was not looked at for 90 s."}
-    words = "the scheduler: The queue was not looked at for 90 s."
+    late = {"scheduler_state": lambda: "The queue was not processed for 90 s."}
+    words = "the scheduler: The queue was not processed for 90 s."
     assert told(run, group, **late) == {run.unique_name: words, group.unique_name: words}
     away = {"engine_state": lambda: "the engine at x to answer", **late}
     assert told(run, retries={run.pk: 1.0}, **away) == {run.unique_name: "the engine at x to answer"}

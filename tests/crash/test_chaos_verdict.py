@@ -73,7 +73,7 @@ def test_a_reported_gap(seen: Seen) -> None:
     with seen.log.open("r+b") as file:
         file.truncate(8)
     with LogWriter(seen.log) as writer:
-        writer.append(b"polylocal: what it wrote last may be missing here\n", 3)
+        writer.append(b"polylocal: its last output may be missing here\n", 3)
     assert found(seen) == ""
 
 

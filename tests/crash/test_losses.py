@@ -17,8 +17,8 @@ from .test_kill import containers_of, finished, log, log_has, look, status, subm
 
 pytestmark = pytest.mark.engine
 
-MISSING = "what it wrote last may be missing here"
-KILLED = "engine-lost: its container was stopped through the engine, by its end or by somebody else"
+MISSING = "its last output may be missing here"
+KILLED = "engine-lost: its container was stopped through the engine, by the engine's end or by another client"
 
 
 @pytest.fixture
@@ -75,7 +75,9 @@ def test_a_lost_run_is_started_again_and_its_log_has_both(start, raw_engine: doc
     assert finished(daemon, run)["last_status"] == "succeeded"
     before, marker, after = log(daemon, run).partition(b"polylocal: engine-lost: ")
     assert (before, marker != b"") == (b"begun\n", True)
-    assert after.partition(b"\n")[0].endswith(f"{MISSING}; what comes now is of another one, restart 1 of 2".encode())
+    assert after.partition(b"\n")[0].endswith(
+        f"{MISSING}; the following output is from a new one, restart 1 of 2".encode()
+    )
     assert after.partition(b"\n")[2] == b"begun\ndone\n"
     messages = [entry["message"] or "" for entry in look(daemon, lambda client: client.statuses(run))]
     assert sum(said.startswith("engine-lost: ") and said.endswith(": restart 1 of 2") for said in messages) == 1

@@ -78,7 +78,7 @@ class FakeContainers(FakeImages):
             for container in self.made.values():
                 if container.plan.name == plan.name:
                     if any(container.plan.labels.get(k) != plan.labels.get(k) for k in (HOME_LABEL, RUN_LABEL)):
-                        raise EngineError(f"a container named {plan.name} is there and is not ours")
+                        raise EngineError(f"a container named {plan.name} exists and is not ours")
                     return container.id
             container_id = f"{next(self._numbers):064x}"
             self.made[container_id] = FakeContainer(container_id, plan, self.local.get(plan.image, plan.image))

@@ -115,7 +115,7 @@ def test_where_the_engine_has_the_lines_no_more_their_number_is_told(
         follower.complete()
     assert rig.log(run).splitlines() == [
         b"polylocal: 20 lines are missing here: the log was changed from outside",
-        b"polylocal: the engine gives no more of this log: what was written last may be missing here",
+        b"polylocal: the engine has no more of this log: its last lines may be missing here",
     ]
 
 

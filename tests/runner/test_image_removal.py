@@ -72,7 +72,7 @@ def test_a_deleted_build_is_tried_again_when_a_run_has_ended(rig: Rig) -> None:
     supervisor.housekeeping.remove_deleted()
     rig.engine.remove(run.container_id or "")
     supervisor.housekeeping.remove_deleted()
-    assert not is_gone(rig, build.pk), "it was not put off"
+    assert not is_gone(rig, build.pk), "it was not postponed"
     supervisor.carry_out(execution_of(rig.submit("true"), rig.context()))
     supervisor.housekeeping.remove_deleted()
     assert is_gone(rig, build.pk)

@@ -1,4 +1,4 @@
-"""Runs that were lost, took too long, or were ended by somebody else: whose fault it was, and what the log says."""
+"""Runs that were lost, took too long, or were ended through the engine: their outcome and their log."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from polylocal.store.rows import Run
 from .conftest import Rig, Supervise
 
 LOST = "engine-lost: its container is gone"
-MISSING = "what it wrote last may be missing here"
-KILLED = "engine-lost: its container was stopped through the engine, by its end or by somebody else"
+MISSING = "its last output may be missing here"
+KILLED = "engine-lost: its container was stopped through the engine, by the engine's end or by another client"
 
 
 def begin(rig: Rig, run: Run) -> threading.Thread:
@@ -58,7 +58,7 @@ def test_a_lost_run_is_started_again_in_a_container_of_its_own(rig: Rig) -> None
     thread.join(10)
     assert (first.plan.name, second.plan.name) == (run.container_name, f"{run.container_name}-1")
     assert (first.starts, second.starts) == (1, 1)
-    marker = f"polylocal: {LOST}: {MISSING}; what comes now is of another one, restart 1 of 2\n".encode()
+    marker = f"polylocal: {LOST}: {MISSING}; the following output is from a new one, restart 1 of 2\n".encode()
     assert rig.log(run) == b"begun\n" + marker + b"begun\ndone\n"
     again = rig.again(run)
     assert (again.status, again.restarts, again.log_start) == ("succeeded", 1, len(b"begun\n" + marker))
@@ -154,7 +154,7 @@ def test_a_stop_of_a_lost_run_starts_nothing_again(rig: Rig) -> None:
     assert not rig.engine.made
 
 
-# -- ended by somebody else --------------------------------------------------------------------------------------
+# -- ended by another client --------------------------------------------------------------------------------------
 
 
 def test_what_is_stopped_through_the_engine_is_lost_and_no_fault_of_the_program(rig: Rig) -> None:

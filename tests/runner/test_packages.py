@@ -930,7 +930,7 @@ def test_a_result_of_any_name_is_told_where_it_fails_its_build(yard: Yard, name:
 
     made = yard.build("echo built", yard.engine.does(leave))
     assert (made.status, yard.results(made)) == (666, [main_log(made)])
-    assert yard.message(made).startswith(f"its results can't be kept: {spelled} is a sparse file of")
+    assert yard.message(made).startswith(f"its results can't be stored: {spelled} is a sparse file of")
     assert yard.kept(made, main_log(made)).startswith(b"built\n")
 
 
@@ -969,7 +969,7 @@ def test_results_that_can_not_be_looked_through_fail_their_build(yard: Yard) -> 
 
     made = yard.build(yard.engine.does(leave))
     assert (made.status, yard.packages(made), yard.results(made)) == (666, [], [main_log(made)])
-    assert yard.message(made).startswith("its results can't be kept: d/d/d/d")
+    assert yard.message(made).startswith("its results can't be stored: d/d/d/d")
     assert not yard.work(made).exists()
 
 
@@ -1091,7 +1091,7 @@ def test_a_container_that_can_not_be_made_has_one_more_try(yard: Yard, refusals:
     yard.engine.refusals = ["no room for it"] * refusals
     made = yard.build("echo built")
     assert made.status == (0 if refusals == 1 else 666)
-    assert "its container could not be started: no room for it; once more" in yard.log(made)
+    assert "its container could not be started: no room for it; trying again" in yard.log(made)
     assert yard.ground.run(made).restarts == 1
     assert (yard.message(made) == "Could not start: no room for it") is (refusals == 2)
     assert not yard.engine.made

@@ -303,7 +303,7 @@ def test_a_removal_that_fails_is_put_off_and_the_others_go_on(rig, supervise, mo
     supervisor.housekeeping.remove_deleted()
     assert [rig.store.runs.by_uuid(run.uuid) is None for run in runs] == [False, True, True]
     supervisor.housekeeping.remove_deleted()
-    assert rig.store.runs.by_uuid(runs[0].uuid), "it was not put off"
+    assert rig.store.runs.by_uuid(runs[0].uuid), "it was not postponed"
     supervisor.housekeeping.retry_removals()  # as after RETRY_REMOVAL_S
     supervisor.housekeeping.remove_deleted()
     assert rig.store.runs.by_uuid(runs[0].uuid) is None

@@ -106,13 +106,13 @@ def test_a_helper_without_credentials_for_a_registry_is_no_problem(config: Path)
     ("text", "words"),
     [
         ("{", "it is not used"),
-        ("[]", "no JSON object"),
+        ("[]", "not a JSON object"),
         ("\xff", "it is not used"),
         ('{"auths": []}', ""),
-        ('{"auths": [1]}', "`auths` is no JSON object"),
+        ('{"auths": [1]}', "`auths` is not a JSON object"),
         ('{"auths": {"r.example": {"auth": "!"}, "s.example": 1}}', "the credentials for r.example are not used"),
-        ('{"credsStore": 5}', "`credsStore` is no text"),
-        ('{"credHelpers": "x", "proxies": "y"}', "`credHelpers` is no JSON object"),
+        ('{"credsStore": 5}', "`credsStore` is not text"),
+        ('{"credHelpers": "x", "proxies": "y"}', "`credHelpers` is not a JSON object"),
         ('{"proxies": {"default": {"httpProxy": 5, "noProxy": "a"}}, "x": {}}', ""),
     ],
 )

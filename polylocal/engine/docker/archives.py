@@ -31,7 +31,7 @@ def first_member(client: Any, container_id: str, path: PurePosixPath) -> tarfile
 
 
 def read_start(client: Any, container_id: str, path: str, most_bytes: int) -> bytes | None:
-    """The first bytes of a file; None: there is no such file."""
+    """The first bytes of a file; None: it does not exist."""
     with _open(client, container_id, path) as tar:
         member = tar.next() if tar else None
         file = tar.extractfile(member) if tar and member and member.isfile() else None

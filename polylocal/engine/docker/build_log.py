@@ -1,4 +1,4 @@
-"""The event stream of the classic builder → its lines, its current step and its outcome. Pure."""
+"""Reads the lines, the current step and the outcome from the events of the classic builder. Pure."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping

@@ -39,7 +39,7 @@ class ClientSettings:
 
 
 class Credentials(auth.AuthConfig):
-    """Credentials for registries. A helper that fails is named in `problems` and not asked again."""
+    """Credentials for registries. A helper that fails is added to `problems` and not called again."""
 
     is_empty = False  # if it is true, docker-py reads the file itself
 
@@ -96,7 +96,7 @@ class Credentials(auth.AuthConfig):
 
 
 def _in_docker_py(error: Exception) -> BaseException:
-    """The cause of docker-py's own error. A StoreError has words of its own."""
+    """The cause of docker-py's own error. A StoreError has its own message."""
     return error if isinstance(error, StoreError) else error.__cause__ or error
 
 
@@ -176,7 +176,7 @@ def read_settings() -> ClientSettings:
     with _collect_problem(found, "it is not used"):
         data = json.loads(Path(path).read_bytes())
         if not isinstance(data, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
     if isinstance(data, dict):
         _fill(found, data)
     return found
@@ -197,7 +197,7 @@ def _fill(found: ClientSettings, data: Mapping[str, Any]) -> None:
     if isinstance(store, str):
         found.store = store
     else:
-        found.problems.append(f"{found.path}: `credsStore` is no text and is not used")
+        found.problems.append(f"{found.path}: `credsStore` is not text and is not used")
     found.helpers = {
         registry: name for registry, name in _mapping(found, data, "credHelpers").items() if isinstance(name, str)
     }
@@ -219,7 +219,7 @@ def _mapping(found: ClientSettings, data: Mapping[str, Any], key: str) -> Mappin
     value = data.get(key) or {}
     if isinstance(value, dict):
         return value
-    found.problems.append(f"{found.path}: `{key}` is no JSON object and is not used")
+    found.problems.append(f"{found.path}: `{key}` is not a JSON object and is not used")
     return {}
 
 

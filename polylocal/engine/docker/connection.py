@@ -23,7 +23,7 @@ CALL_TIMEOUT_S = 120  # docker-py's 60 s are too short for a busy engine (docker
 POOL_SIZE = 64  # docker-py's pool of 10 drops connections under parallel runs (docker-py#1636)
 # A cut connection: docker-py lets the errors of requests, urllib3 and the socket through.
 CUT = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
-# The last words of the API's paths that are no names.
+# The last words of the API's paths that are not names.
 _VERBS = frozenset("archive attach create exec history json kill logs prune start stats stop tag wait".split())
 
 C = TypeVar("C", bound=Client)
@@ -74,7 +74,7 @@ class Connection:
                 max_pool_size=POOL_SIZE,
                 tls=tls or False,
             )
-        except DockerException as error:  # the constructor asks for the engine's version, and hides the cause
+        except DockerException as error:  # the constructor requests the engine's version, and hides the cause
             raise EngineUnreachable(f"the engine does not answer: {error}") from error
         client.hooks["response"].append(self._report_time)
         return client

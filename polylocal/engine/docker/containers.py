@@ -1,4 +1,4 @@
-"""The containers of a Docker engine: their creation, output, state and end."""
+"""Creates, follows, stops and removes the containers of a Docker engine."""
 
 import logging
 import time
@@ -67,7 +67,7 @@ class DockerContainers:
         found = self._connection.client().inspect_container(plan.name)
         carried = found["Config"]["Labels"] or {}
         if any(carried.get(label, "") != plan.labels.get(label, "") for label in (HOME_LABEL, RUN_LABEL)):
-            raise EngineError(f"a container named {plan.name} is there and is not ours") from conflict
+            raise EngineError(f"a container named {plan.name} exists and is not ours") from conflict
         if found["State"]["Status"] == "removing":
             raise EngineUnreachable(f"a container named {plan.name} is being removed") from conflict
         adopted: str = found["Id"]
@@ -101,7 +101,7 @@ class DockerContainers:
         params = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow), "tail": tail or "all"}
         timeout_s = (CALL_TIMEOUT_S, None if follow else CALL_TIMEOUT_S)
         with self._connection.call() as client:
-            # docker-py's logs() does not say which stream a piece is from, and ends silently at a cut connection
+            # docker-py's logs() does not return the stream of a piece, and ends silently at a cut connection
             url = f"{client.base_url}/v{client.api_version}/containers/{container_id}/logs"
             response = client.get(url, params=params, stream=True, timeout=timeout_s)
             response.raise_for_status()
@@ -148,10 +148,10 @@ class DockerContainers:
         try:
             output = self._execute(container_id, termination.TERMINATE)
             if others := [word for word in output.split() if word.isdigit()]:
-                # in an image with a user of its own, programs that have the rights of another user
+                # programs with the rights of another user than the image's
                 self._execute(container_id, termination.terminate_others(others), user="0")
         except EngineError as error:  # it does not run, is paused, has no shell, or may not have another process
-            log.debug("container %s: its processes could not be told to end: %s", container_id[:12], error)
+            log.debug("container %s: its processes could not be terminated: %s", container_id[:12], error)
             return False
         return True
 
@@ -207,7 +207,7 @@ class DockerContainers:
             try:
                 client.remove_container(container_id, v=True, force=True)
             except NotFound:
-                log.debug("container %s was gone already", container_id[:12])
+                log.debug("container %s was removed already", container_id[:12])
             except APIError as error:
                 if error.status_code != 409:  # 409: its removal is under way
                     raise
@@ -247,7 +247,7 @@ class DockerContainers:
             self.start(container_id)
             with self._connection.call() as client:  # docker-py does not apply the client's time limit here
                 return int(client.wait(container_id, timeout=HELPER_S)["StatusCode"])
-        except EngineUnreachable as error:  # if the engine itself does not answer, the next call says so
+        except EngineUnreachable as error:  # if the engine itself does not answer, the next call raises that
             raise EngineError(f"it has not come to its end within {HELPER_S:.0f} s") from error
         finally:
             self.remove(container_id)

@@ -1,4 +1,4 @@
-"""The plan of a container → the arguments of docker-py's calls that create it."""
+"""Creates a container from its plan by docker-py."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

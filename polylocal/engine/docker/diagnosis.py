@@ -1,4 +1,4 @@
-"""Checks of a Docker engine: its version, and whether its network keeps runs apart."""
+"""Checks the version of a Docker engine, and whether its network isolates runs."""
 
 from pathlib import Path
 

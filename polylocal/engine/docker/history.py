@@ -1,4 +1,4 @@
-"""The history of an image: who made it, and which of its layers are its own. Pure."""
+"""The history of an image: the build that made it, and the layers that only it has. Pure."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ History = Sequence[Json]  # the newest layer first
 
 
 def may_be_ours(image: Json, installation: str, ledger: Ledger) -> bool:
-    """Whether an entry of the engine's list of images is worth a look at its history."""
+    """Whether the history of an entry of the engine's list of images must be read."""
     labels = image.get("Labels") or {}
     is_labelled = labels.get(IMAGE_LABEL) == installation or labels.get(BUILD_LABEL) in ledger.builds
     is_known = short_id(image["Id"]) in ledger.images or short_id(image["Id"]) in ledger.steps
@@ -80,7 +80,7 @@ def _names(image: Json) -> list[str]:
 def _layers(image_id: str, history: History) -> dict[str, int]:
     """The sizes of an image's layers down to the next image with a name."""
     own = itertools.takewhile(lambda numbered: numbered[0] == 0 or not numbered[1].get("Tags"), enumerate(history))
-    # the layers of BuildKit have no ids, so nobody knows whether images share them
+    # the layers of BuildKit have no ids, so it is unknown whether images share them
     return {e["Id"] if e["Id"].startswith("sha256:") else f"{image_id} {n}": e["Size"] for n, e in own}
 
 

@@ -1,4 +1,4 @@
-"""The machine of a Docker engine, and its networks."""
+"""Describes the machine of a Docker engine, and creates polylocal's network."""
 
 import ipaddress
 import logging

@@ -1,4 +1,4 @@
-"""The images of a Docker engine: builds, pulls, names and histories."""
+"""Builds, pulls, inspects and removes the images of a Docker engine."""
 
 import logging
 import threading
@@ -165,7 +165,7 @@ class DockerImages:
         try:
             with self._connection.call() as client:
                 past = client.history(image_id)
-        except (ImageMissing, ContainerMissing):  # no such image, or somebody removed it
+        except (ImageMissing, ContainerMissing):  # the image is missing
             return False
         return history.is_made_by_a_build(past)
 
@@ -190,7 +190,7 @@ class DockerImages:
         try:
             with self._connection.call() as client:
                 past = client.history(image["Id"])
-        except ImageMissing:  # somebody removed it
+        except ImageMissing:  # it was removed since
             return None
         return history.own_image(image, past, installation, ledger)
 
@@ -224,7 +224,7 @@ class _StreamClient(Client):
 def _build_classic(
     client: _StreamClient, request: BuildRequest, lines: BuildLog, cancel: Cancellation, on_line: OnLine
 ) -> None:
-    client.credentials.get_all_credentials()  # docker-py asks each helper here, so problems are known before the build
+    client.credentials.get_all_credentials()  # docker-py calls each helper here, so problems are known before the build
     _report_problems(client, on_line)
     # the low-level call: images.build() holds the log back until the end
     stream = client.build(

@@ -73,4 +73,4 @@ def refusal(words: str) -> str:
             f"the engine has no free range of addresses for the network {OWN_NETWORK}: remove networks that nothing"
             f" uses (docker network prune), {_INSTEAD}"
         )
-    return f"the engine could not make the network {OWN_NETWORK} ({words}): mend that, {_INSTEAD}"
+    return f"the engine could not create the network {OWN_NETWORK} ({words}): fix that, {_INSTEAD}"

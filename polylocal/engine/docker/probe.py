@@ -162,7 +162,7 @@ def _ask(candidate: Candidate, tls: bool, timeout_s: float, connect: Connect) ->
     except PermissionError:
         return Attempt(url, why, PERMISSION_DENIED)
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError, socket.gaierror, ValueError):
-        return Attempt(url, why, NOT_THERE)  # a refused connection: the file exists, but nobody listens
+        return Attempt(url, why, NOT_THERE)  # a refused connection: the file exists, but no process listens
     except (OSError, http.client.HTTPException):
         return Attempt(url, why, DOES_NOT_ANSWER)
     answer = ANSWERS if status == 200 else DOES_NOT_ANSWER

@@ -1,4 +1,4 @@
-"""The engine's statistics of a container → one sample. The kernel's files have what the engine leaves out."""
+"""Converts the engine's statistics of a container to a sample. The kernel's files complete it."""
 
 from dataclasses import replace
 from pathlib import Path

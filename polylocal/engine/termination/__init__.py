@@ -29,12 +29,12 @@ def entrypoint(shell: str) -> Sequence[str]:
     """The parent of a command; the command follows as arguments.
 
     It runs in the shell of the command, so that the command gets the environment unchanged: dash drops variables whose
-    names are no identifiers (`spark.cores`), bash keeps them. In POSIX mode bash does not read the file that BASH_ENV
+    names are not identifiers (`spark.cores`), bash keeps them. In POSIX mode bash does not read the file that BASH_ENV
     names; the shell of the command reads it.
     """
     return (shell, *(["--posix"] if shell.endswith("/bash") else []), "-c", _ENTRYPOINT, "polylocal")
 
 
 def terminate_others(pids: Sequence[str]) -> Sequence[str]:
-    """The command that ends processes of other users; root runs it. A process that has already ended is no failure."""
+    """The command that ends processes of other users. Root runs it; it ignores processes that have already ended."""
     return (SH, "-c", 'kill -TERM "$@"; true', SH, *pids)
