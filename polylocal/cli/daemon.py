@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -106,7 +107,7 @@ def run_doctor(home: HomeOption = None, port: PortOption = None, json: JsonOptio
     read = settings.load(home=home, port=port)
     findings = doctor.examine(read)
     if json:
-        console.as_json([finding.as_dict() for finding in findings])
+        console.as_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
             mark = {"ok": "ok  ", "note": "note", "problem": "BAD "}[finding.state]

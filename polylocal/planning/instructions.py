@@ -296,7 +296,6 @@ def _lower(word: str) -> str:
 
 
 def _split_keyword(text: str) -> tuple[str, str]:
-    """The keyword and the rest."""
     parts = _BETWEEN.split(text.strip(_SPACES), maxsplit=1)
     return parts[0], parts[1] if len(parts) > 1 else ""
 
@@ -312,7 +311,6 @@ def _parse_json_list(text: str) -> list[str] | None:
 
 
 def _parse_flags(line: str) -> tuple[list[str], int]:
-    """The flags, and the index after them."""
     flags: list[str] = []
     index = 0
     while index < len(line):

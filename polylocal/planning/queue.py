@@ -5,6 +5,7 @@ holds back the runs behind it. Notebooks and tensorboards take no slot and hold 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
@@ -197,7 +198,10 @@ class _Allocator:
         self._first: tuple[Holder, Shortage] | None = None  # the first waiting run, if it holds back the others
         self._ahead = 0
         for run in active:
-            self._admit(run, _amounts_of_active(run))
+            amounts: dict[str, float] = {}  # of a run that an older version began: it must not block the queue
+            with suppress(ValidationError):
+                amounts = _amounts(_resources(run))
+            self._admit(run, amounts)
 
     def decide(self, run: Candidate) -> Decision:
         if run.kind.takes_slot and (reason := self._wait_for_others()):
@@ -248,13 +252,6 @@ def _refusal(found: Iterable[Problem]) -> Refuse | None:
 def _resources(run: Candidate) -> Resources | None:
     """The requested resources. Raises ValidationError: an older version stored them in another form."""
     return None if run.resources is None or run.kind.makes_image else Resources.model_validate(run.resources)
-
-
-def _amounts_of_active(run: Candidate) -> dict[str, float]:
-    try:
-        return _amounts(_resources(run))
-    except ValidationError:  # begun by an older version; it must not hold up the queue
-        return {}
 
 
 def _amounts(resources: Resources | None) -> dict[str, float]:

@@ -96,7 +96,6 @@ def _escape(word: str) -> str:
 
 
 def _included_names(text: str) -> Iterator[str]:
-    """The arguments of `-r` and `-c`."""
     for line in _CONTINUED.sub("", text).splitlines():
         line = _COMMENT.sub("", line).strip()
         if not _OPTION.match(line):

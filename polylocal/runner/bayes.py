@@ -251,17 +251,16 @@ def _decode(option: Matrix, place: float) -> float:
 
 
 def _axis_names(matrix: dict[str, Matrix]) -> list[str]:
-    """The name of the parameter of each axis."""
-    return [name for name, option in matrix.items() for _ in _axes(option, _any_value(option))]
+    return [
+        name
+        for name, option in matrix.items()
+        for _ in _axes(option, 1.0 if option.is_distribution else option.listed[0])
+    ]
 
 
 def _continuous_axes(matrix: dict[str, Matrix]) -> list[int]:
     smooth = {name for name, option in matrix.items() if option.option in ("uniform", "loguniform")}
     return [place for place, name in enumerate(_axis_names(matrix)) if name in smooth]
-
-
-def _any_value(option: Matrix) -> Any:
-    return 1.0 if option.is_distribution else option.listed[0]
 
 
 def _is_listed(matrix: dict[str, Matrix]) -> bool:

@@ -121,6 +121,9 @@ class BuildOperation:
         def hide(line: bytes) -> bytes:
             return mask.hide(line.replace(dockerfile.TAKE_SECRETS.encode(), b""))
 
+        def hide_text(text: str) -> str:
+            return hide(text.encode()).decode()
+
         max_mib = context.settings.max_log_mib
         with LogWriter(context.log_path(run), context.log_grew, max_mib=max_mib, hide=hide) as writer:
             if run.status in (Status.CREATED, Status.UNSCHEDULABLE):
@@ -133,7 +136,7 @@ class BuildOperation:
                     return BuildResult(found)
                 writer.write_message("polylocal: the daemon was restarted, building again")
             result = self._build_with_log(run, secrets, writer)
-            return result and replace(result, error=_hide(result.error, hide), step=_hide(result.step, hide))
+            return result and replace(result, error=hide_text(result.error), step=hide_text(result.step))
 
     def _build_with_log(self, run: Run, secrets: Mapping[str, str], writer: LogWriter) -> BuildResult | None:
         runs, call_engine = self._context.store.runs, self._execution.call_engine
@@ -241,10 +244,6 @@ class BuildOperation:
                 on_image=on_image,
             )
             return context.engine.build(request, writer.write_line, self._cancel)
-
-
-def _hide(text: str, hide: Callable[[bytes], bytes]) -> str:
-    return hide(text.encode()).decode()
 
 
 def _recipe(run: Run, context: RunnerContext) -> _Recipe:

@@ -55,10 +55,10 @@ class Collector:
     def collect(self, budget_gib: float | None = None, *, asked: bool = True) -> list[Item]:
         """Remove what is not needed. Returns the list of `list_items`, in which failed removals are marked as kept."""
         with self._lock:
-            self._forget_images()
-            items = [
-                self._remove_item(item) if item.goes else item for item in self.list_items(budget_gib, asked=asked)
-            ]
+            before = clock.now()  # an older list of images may lack images that are recorded from now on
+            self._context.store.built_images.remove_missing(self._context.engine.image_ids(), before)
+            items = self.list_items(budget_gib, asked=asked)
+            items = [self._remove_item(item) if item.goes else item for item in items]
             self._remove_build_containers()
             if self._budget(budget_gib) <= self._automatic_budget():
                 self._next_at = time.monotonic() + COLLECT_S  # the next automatic collection would find nothing
@@ -79,11 +79,6 @@ class Collector:
 
     def _is_building(self) -> bool:
         return any(run.kind.makes_image for run in self._context.store.queue.begun())
-
-    def _forget_images(self) -> None:
-        """Forget the images that the engine no longer has."""
-        moment = clock.now()  # before the list is fetched: it may lack images that are recorded from now on
-        self._context.store.built_images.remove_missing(self._context.engine.image_ids(), moment)
 
     def _remove_build_containers(self) -> None:
         """Remove the containers of build steps that an engine left behind when it ended during a build."""

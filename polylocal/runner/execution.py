@@ -87,16 +87,15 @@ class Execution:
             log.warning("run=%s: postponed, %s", self.run.label, error)
             return False
         except Exception as error:  # a bug or a broken host: the run must not hang for ever because of it
-            if isinstance(error, OSError) and self._is_temporary(error):
+            if isinstance(error, OSError) and (
+                is_shortage(error) or (is_trouble(error) and self.context.disk.problem())
+            ):
                 log.warning("run=%s: postponed, %s", self.run.label, error)
                 return False
             log.exception("run=%s: could not be carried on", self.run.label)
             reason = str(error) if isinstance(error, PolylocalError | OSError) else f"{type(error).__name__}: {error}"
             return self._finish_as_failed(outcome.host_failed(reason))
         return True
-
-    def _is_temporary(self, error: OSError) -> bool:
-        return is_shortage(error) or (is_trouble(error) and self.context.disk.problem() is not None)
 
     def _finish_as_failed(self, end: Outcome) -> bool:
         """Finish the run after an unexpected error. Returns False if even that can't be recorded."""

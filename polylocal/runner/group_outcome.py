@@ -116,7 +116,7 @@ def experiments_to_end(rule: EarlyStopping, series: Series, running: Sequence[in
         if step and others:
             own = series[pk][:step]
             value, limit = _compared_value(rule, own), _limit(rule, own, others)
-            if limit is not None and _is_worse(rule, value, limit):
+            if limit is not None and (value < limit if rule.optimization == "maximize" else value > limit):
                 ended[pk] = f"Early stopping: {rule.metric} {value:g} after {step}, {policy.kind} {limit:g}"
     return ended
 
@@ -141,7 +141,3 @@ def _limit(rule: EarlyStopping, own: Sequence[float], others: Sequence[Sequence[
     ranked = sorted([*last, own[-1]], reverse=rule.optimization == "maximize")  # the best first
     cut = math.floor(len(ranked) * (policy.percent or 0) / 100)
     return ranked[len(ranked) - cut - 1] if cut else None
-
-
-def _is_worse(rule: EarlyStopping, value: float, limit: float) -> bool:
-    return value < limit if rule.optimization == "maximize" else value > limit

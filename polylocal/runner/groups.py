@@ -227,7 +227,6 @@ def _has_one_build(group: Run) -> bool:
 
 
 def _earlier_trials(tuning: HPTuning, members: Sequence[ExperimentSummary], iteration: int) -> list[list[Trial]]:
-    """The trials of all earlier iterations."""
     metric = tuning.metric
     past: list[list[Trial]] = [[] for _ in range(iteration)]
     for member in members:

@@ -10,7 +10,7 @@ from polylocal.engine import termination
 from polylocal.engine.containers import LOOPBACK
 from polylocal.engine.docker.client import Client
 from polylocal.engine.host import EngineInfo
-from polylocal.engine.plan import HOST_OF_DESKTOPS, RUN_LABEL, ContainerPlan, Mount
+from polylocal.engine.plan import HOST_OF_DESKTOPS, RUN_LABEL, ContainerPlan
 
 _EVERY_HOST = "*"
 _NO_PROXY = ("NO_PROXY", "no_proxy")  # programs read one or the other; some prefer the second
@@ -46,7 +46,8 @@ def _host_config(client: Client, plan: ContainerPlan, about: EngineInfo, network
     memory = int(limits.memory_mib * 2**20) if limits.memory_mib else None
     return client.create_host_config(
         init=init,
-        mounts=[_bind(mount) for mount in plan.mounts],
+        # not the older text `source:target:mode`: its paths can't contain a colon
+        mounts=[BindMount(str(m.target), str(m.source), type="bind", read_only=m.read_only) for m in plan.mounts],
         network_mode=network,
         cap_drop=list(plan.cap_drop),
         cap_add=list(plan.cap_add) or None,
@@ -67,11 +68,6 @@ def _host_config(client: Client, plan: ContainerPlan, about: EngineInfo, network
 
 def _is_published(plan: ContainerPlan) -> bool:
     return plan.port is not None and plan.publishes_port and plan.network != "host"
-
-
-def _bind(mount: Mount) -> BindMount:
-    """Not the older text `source:target:mode`: its paths can't contain a colon."""
-    return BindMount(str(mount.target), str(mount.source), type="bind", read_only=mount.read_only)
 
 
 def without_proxy(hosts: Iterable[str], env: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:

@@ -115,7 +115,7 @@ class DockerImages:
                     if not cancel.called:
                         raise
         if cancel.called:
-            raise _stopped_pull()
+            raise EngineError("the pull was stopped")
 
     @contextmanager
     def _pull_lock(self, name: str, cancel: Cancellation) -> Iterator[None]:
@@ -123,7 +123,7 @@ class DockerImages:
         lock = self._pulls[name]
         while not lock.acquire(timeout=_POLL_S):
             if cancel.called:
-                raise _stopped_pull()
+                raise EngineError("the pull was stopped")
         try:
             yield
         finally:
@@ -258,10 +258,6 @@ def _show_pull(events: Iterable[Any], on_line: OnLine) -> None:
         if text and text not in said:  # each layer repeats its state with every bit of progress
             said.add(text)
             on_line(text)
-
-
-def _stopped_pull() -> EngineError:
-    return EngineError("the pull was stopped")
 
 
 def _config(image: Mapping[str, Any]) -> ImageConfig:

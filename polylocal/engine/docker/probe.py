@@ -226,7 +226,7 @@ def _problem(tried: Sequence[Attempt]) -> str:
         last = tried[-1]
         undo = "unset it" if last.why == DOCKER_HOST else "change it"
         state = "nothing is there" if last.answer == NOT_THERE else "the engine there does not answer"
-        return f"{_capitalize(last.why)} says {last.url} but {state}: {undo}, or start that engine."
+        return f"{last.why[:1].upper()}{last.why[1:]} says {last.url} but {state}: {undo}, or start that engine."
     for attempt in tried:
         if attempt.answer == DOES_NOT_ANSWER:
             return f"The engine at {attempt.url} ({attempt.why}) does not answer: restart it."
@@ -247,10 +247,6 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a uid without a name
         return str(os.getuid())
-
-
-def _capitalize(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
 
 
 def _escape(text: str) -> str:

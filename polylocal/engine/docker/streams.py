@@ -67,7 +67,8 @@ class Stored(AbstractContextManager["Stored"]):
     def __iter__(self) -> Iterator[Frame]:
         frames = Demultiplexer()
         try:
-            for data in self._response.iter_content(_RECEIVE if self._is_plain else None):
+            is_plain = "content-length" in self._response.headers
+            for data in self._response.iter_content(_RECEIVE if is_plain else None):
                 for frame in frames.feed(data):
                     yield with_time(frame)
         except (*CUT, AttributeError) as error:
@@ -81,7 +82,3 @@ class Stored(AbstractContextManager["Stored"]):
 
     def __exit__(self, *exc: object) -> None:
         self._response.close()
-
-    @property
-    def _is_plain(self) -> bool:
-        return "content-length" in self._response.headers
