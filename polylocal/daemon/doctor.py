@@ -266,7 +266,6 @@ def _other_network(engine: Host, settings: Settings) -> Finding:
         gateway = engine.gateway(settings.network)
     except ContainerMissing:
         return Finding("network", "problem", f"the engine has no network {settings.network}", hint)
-    reached = (
-        f"runs reach the API on {gateway}" if gateway else "it has no gateway: runs reach the API by the host's name"
-    )
+    where = f"on {gateway}" if gateway else "by the host's name, since it has no gateway"
+    reached = f"runs reach the API {where}"
     return Finding("network", "note", f"{settings.network}, {reached}; {_OPEN}", hint)

@@ -41,14 +41,10 @@ class RunEnvironment:
     data: Mapping[str, DataFolder]  # the data folders of the run
     api_url: str  # as seen from inside a container
     token: str
-    references: Mapping[str, Sequence[Run]] = field(
-        default_factory=dict
-    )  # by jobs or experiments; the run reads their outputs
+    references: Mapping[str, Sequence[Run]] = field(default_factory=dict)  # runs whose outputs it reads, by plural
     home: Path = Path()  # their outputs are relative to this folder
     work: Path | None = None  # the checkout of a notebook
-    watched: tuple[Path, PurePosixPath] | None = (
-        None  # the folder that a tensorboard shows: its path on the host and in the container
-    )
+    watched: tuple[Path, PurePosixPath] | None = None  # the folder of a tensorboard: on the host, in the container
     server_token: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)  # of the build; empty if its image has them
     secrets: Mapping[str, str] = field(default_factory=dict)

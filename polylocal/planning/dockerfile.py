@@ -182,10 +182,8 @@ def with_secrets(dockerfile: str) -> str:
 
 def downloads(dockerfile: str, arguments: Mapping[str, str], bases: Mapping[str, Base]) -> list[str]:
     """The hosts from which the builder downloads files for ADD. Raises Unreadable: one depends on an unknown value."""
-    found = dict.fromkeys(
-        host for reading in instructions.read(dockerfile) for host in _downloads(reading, arguments, bases)
-    )
-    return list(found)
+    found = (_downloads(reading, arguments, bases) for reading in instructions.read(dockerfile))
+    return list(dict.fromkeys(itertools.chain.from_iterable(found)))
 
 
 def platform_arguments(platform: str) -> dict[str, str]:

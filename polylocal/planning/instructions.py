@@ -193,9 +193,8 @@ def split_flags(line: str) -> tuple[list[str], str]:
     try:
         return flags, letters[end:].encode("latin-1").decode("utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
-        raise Unreadable(
-            f"`{line[:100]}` has a letter that the builder splits in two; write its flags in ASCII"
-        ) from error
+        message = f"`{line[:100]}` has a letter that the builder splits in two; write its flags in ASCII"
+        raise Unreadable(message) from error
 
 
 def _instructions(lines: Sequence[str], escape: str, documents: bool, doubled: bool) -> list[Instruction]:

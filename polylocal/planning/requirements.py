@@ -67,16 +67,14 @@ def _decode(content: bytes) -> str:
 
 def copies(paths: Iterable[str]) -> Iterator[str]:
     """The COPY instructions for these files of the code, one for each folder. Raises InvalidInput: too many folders."""
-    folders = [
-        (folder, list(inside)) for folder, inside in groupby(sorted(paths, key=posixpath.split), posixpath.dirname)
-    ]
+    found = groupby(sorted(paths, key=posixpath.split), posixpath.dirname)
+    folders = [(folder, list(inside)) for folder, inside in found]
     if len(folders) > _MAX_FOLDERS:
         raise InvalidInput([f"the files that requirements include are in more than {_MAX_FOLDERS} folders"])
     for folder, inside in folders:
         target = f"/code/{folder}/" if folder else "/code"
-        yield _copy_instruction(
-            [f"build/{path}" for path in inside], target if len(inside) == 1 or folder else "/code/"
-        )
+        target = target if len(inside) == 1 or folder else "/code/"
+        yield _copy_instruction([f"build/{path}" for path in inside], target)
 
 
 def _copy_instruction(sources: list[str], target: str) -> str:

@@ -228,10 +228,8 @@ class BuildOperation:
         context = self._context
         with ExitStack() as stack:
             try:
-                packed = build_context(
-                    text, context.repository(run), run.commit, recipe.folder, scratch=context.home.scratch
-                )
-                file = stack.enter_context(packed)
+                code, scratch = context.repository(run), context.home.scratch
+                file = stack.enter_context(build_context(text, code, run.commit, recipe.folder, scratch=scratch))
             except (NotFound, InvalidInput) as error:
                 writer.write_message(str(error))
                 return BuildResult(None, str(error))

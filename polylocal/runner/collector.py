@@ -92,9 +92,8 @@ class Collector:
         """Whether an automatic collection is due. It is due more often while the disk is full."""
         now = time.monotonic()
         is_full = self._context.disk.problem() is not None
-        if self._context.link.info is None or now < (
-            self._next_at - COLLECT_S + COLLECT_ON_FULL_DISK_S if is_full else self._next_at
-        ):
+        due_at = self._next_at - COLLECT_S + COLLECT_ON_FULL_DISK_S if is_full else self._next_at
+        if self._context.link.info is None or now < due_at:
             return False
         self._next_at = now + COLLECT_S
         return True

@@ -111,9 +111,8 @@ class ContainerOperation:
             except ContainerMissing:
                 if not self._retry_after_loss(container_id, outcome.GONE):
                     self.reclaim_folders(None)
-                    self.finish(
-                        self.execution.stop_outcome() if self.execution.is_stopping else outcome.lost(outcome.GONE)
-                    )
+                    is_stopping, lost = self.execution.is_stopping, outcome.lost(outcome.GONE)
+                    self.finish(self.execution.stop_outcome() if is_stopping else lost)
                     return
                 again = True
             except EngineError as error:
@@ -318,10 +317,8 @@ class ContainerOperation:
         again = not self.execution.is_cancelled() and run.restarts < allowed
         words = f"engine-lost: {how}"
         with Follower(run, container_id, self.context) as follower:
-            further = (
-                f"; the following output is from a new one, restart {run.restarts + 1} of {allowed}" if again else ""
-            )
-            size = follower.mark(f"{words}: its last output may be missing here{further}")
+            further = f"; the following output is from a new one, restart {run.restarts + 1} of {allowed}"
+            size = follower.mark(f"{words}: its last output may be missing here{further if again else ''}")
         if not again:
             return False
         recorded = {"restarts": run.restarts + 1, "container_id": None, "log_start": size}
@@ -357,9 +354,8 @@ class ContainerOperation:
         def reclaimed() -> str | None:
             if not ownership.has_foreign(folder, context.uid):
                 return None
-            image = (
-                context.engine.inspect(container_id).image_id if container_id else self.work.image(self.run, context)
-            )
+            state = context.engine.inspect(container_id) if container_id else None
+            image = state.image_id if state else self.work.image(self.run, context)
             return ownership.reclaim(folder, context.uid, context.gid, context.engine, image, context.installation_id)
 
         try:
@@ -381,9 +377,7 @@ class ContainerOperation:
             if not self._terminate(container_id, grace_s):
                 self.execution.call_engine(lambda: self.context.engine.stop(container_id, grace_s))
         except EngineError as error:
-            log.warning(
-                "run=%s: the engine refused to stop it, and the next step tries again: %s", self.run.label, error
-            )
+            log.warning("run=%s: the engine refused to stop it, it is tried again: %s", self.run.label, error)
             self.execution.allow_stop_again()
 
     def _terminate(self, container_id: str, grace_s: float) -> bool:
@@ -392,9 +386,7 @@ class ContainerOperation:
         Returns False if not every process could get the signal.
         """
         engine, call_engine = self.context.engine, self.execution.call_engine
-        self._was_terminated = (
-            True  # before the signal: the program's end may be recorded while this thread still waits
-        )
+        self._was_terminated = True  # before the signal: the end may be recorded while this thread still waits
         if not grace_s or not call_engine(lambda: engine.terminate(container_id)):
             self._was_terminated = False
             return False

@@ -87,9 +87,8 @@ class Execution:
             log.warning("run=%s: postponed, %s", self.run.label, error)
             return False
         except Exception as error:  # a bug or a broken host: the run must not hang for ever because of it
-            if isinstance(error, OSError) and (
-                is_shortage(error) or (is_trouble(error) and self.context.disk.problem())
-            ):
+            is_full = isinstance(error, OSError) and is_trouble(error) and self.context.disk.problem() is not None
+            if is_full or (isinstance(error, OSError) and is_shortage(error)):
                 log.warning("run=%s: postponed, %s", self.run.label, error)
                 return False
             log.exception("run=%s: could not be carried on", self.run.label)

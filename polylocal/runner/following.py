@@ -32,9 +32,8 @@ class Follower(AbstractContextManager["Follower"]):
         self._container_id = container_id
         self._engine = context.engine
         self._store = context.store
-        self._writer = LogWriter(
-            context.log_path(run), context.log_grew, max_mib=context.settings.max_log_mib, may_reread=True
-        )
+        max_mib = context.settings.max_log_mib
+        self._writer = LogWriter(context.log_path(run), context.log_grew, max_mib=max_mib, may_reread=True)
         self._missing = 0  # lines that another process removed and that must be fetched again
         self._check_start()
         self._mask = mask_of(run, context)

@@ -78,9 +78,8 @@ def _without_success(ended: FinishedGroup) -> Outcome:
         return _no_result(f"{way}: {ended.counts_as_text}", ended, "build" if ended.build else "experiments")
     if ended.failed or ended.is_late:
         late = "The budget is used up: " if ended.is_late else ""
-        return _no_result(
-            f"{late}No experiment of {ended.total} succeeded: {ended.counts_as_text}", ended, "experiments"
-        )
+        message = f"{late}No experiment of {ended.total} succeeded: {ended.counts_as_text}"
+        return _no_result(message, ended, "experiments")
     way = f"All {_experiments(ended.total)} were stopped" if ended.total > 1 else "The only experiment was stopped"
     return Outcome(Status.STOPPED, f"{way}: {ended.counts_as_text}")
 

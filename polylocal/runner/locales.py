@@ -95,9 +95,8 @@ class _Locales:
     def has(self, name: str) -> bool:
         known = spellings(name)
         paths = (f"{FOLDER}/{spelling}/LC_CTYPE" for spelling in known)
-        return any(self._engine.has_file(self._container_id, path) for path in paths) or any(
-            spelling in self._names_in_archive for spelling in known
-        )
+        has_folder = any(self._engine.has_file(self._container_id, path) for path in paths)
+        return has_folder or not self._names_in_archive.isdisjoint(known)
 
     @cached_property
     def _names_in_archive(self) -> frozenset[str]:

@@ -41,6 +41,7 @@ class PackageContainer:
     def __init__(self, operation: ContainerOperation) -> None:
         self._operation = operation
         self._execution = operation.execution
+        self._log = operation.execution.log_message
         self._context = operation.context
         self.run = operation.run
 
@@ -48,15 +49,13 @@ class PackageContainer:
         """Raises Cancelled, InvalidInput, EngineError, NotFound."""
         execution, context, run = self._execution, self._context, self.run
         if not run.restarts and (words := self._missing_tools()):
-            execution.log_message(words)
+            self._log(words)
         name = run.specification.build.image or ""
-        chosen = execution.call_engine(
-            lambda: images.choose(run, name, context, execution.log_message, execution.cancel)
-        )
+        chosen = execution.call_engine(lambda: images.choose(run, name, context, self._log, execution.cancel))
         if execution.is_stopping:
             raise Cancelled("The build was stopped.")
         if chosen.problem:
-            execution.log_message(chosen.problem)
+            self._log(chosen.problem)
             raise InvalidInput([chosen.problem])
         build_list = context.store.build_lists.of_run(run.pk)
         return execution.call_engine(lambda: self._create_container(build_list, chosen.name))
@@ -72,9 +71,7 @@ class PackageContainer:
             return made
         folders = [work / PROJECT.name, work / RESULTS.name]
         if problem := ownership.give_to_user(folders, user, context.engine, image, context.installation_id):
-            self._execution.log_message(
-                f"the code could not be given to the image's user, who may not be able to change it: {problem}"
-            )
+            self._log(f"the code could not be given to the image's user, who may not be able to change it: {problem}")
         if not is_root(user):
             self._open_folder(made, HOME)
         return made
@@ -85,7 +82,7 @@ class PackageContainer:
         except ContainerMissing:
             raise
         except EngineError as error:
-            self._execution.log_message(f"the image's user may not be able to write to {folder}: {error}")
+            self._log(f"the image's user may not be able to write to {folder}: {error}")
 
     def _plan(self, build_list: BuildList, image: str) -> ContainerPlan:
         context, run, specification = self._context, self.run, self.run.specification
@@ -132,13 +129,11 @@ class PackageContainer:
             is_theirs = all(may_read(sha1, reader) for reader in readers)
             stored = self._context.file_store.path(sha1) if is_theirs else None
             if stored is None:
-                self._execution.log_message(f"{recipes.FILE}: the file store has no file {sha1}: {name} is left out")
+                self._log(f"{recipes.FILE}: the file store has no file {sha1}: {name} is left out")
                 continue
             target = project / name
             if target.is_dir() and not target.is_symlink():
-                self._execution.log_message(
-                    f"{recipes.FILE}: {name} is a folder of the code: the file {sha1} is left out"
-                )
+                self._log(f"{recipes.FILE}: {name} is a folder of the code: the file {sha1} is left out")
                 continue
             target.unlink(missing_ok=True)
             shutil.copyfile(stored, target)
@@ -148,9 +143,8 @@ class PackageContainer:
     def _recipe(self, build_list: BuildList) -> str | None:
         """The text of `.abf.yml` in git, even if a file of the file store replaces it."""
         try:
-            found = self._context.repository(self.run).read(
-                build_list.commit_hash, recipes.FILE, recipes.MAX_BYTES, follows=True
-            )
+            code = self._context.repository(self.run)
+            found = code.read(build_list.commit_hash, recipes.FILE, recipes.MAX_BYTES, follows=True)
         except (NotFound, InvalidInput):  # missing, or invalid: the build's command reports that
             return None
         return found.decode("utf-8", "replace")
@@ -161,7 +155,7 @@ class PackageContainer:
         is_readable = stat.S_IMODE(repository.objects.stat().st_mode) & _READABLE == _READABLE
         if not is_readable and not is_root(self._context.engine.image_config(image).user):
             why = "the image's user may not read the project's repository, by the daemon's umask"
-            self._execution.log_message(f"the code has no .git: {why}")
+            self._log(f"the code has no .git: {why}")
             return False
         repository.add_history(build_list.commit_hash, project, OBJECTS, recipes.sources(self._recipe(build_list)))
         return True
@@ -177,9 +171,8 @@ class PackageContainer:
         found: list[InstallSource] = []
         for repository in store.repositories_by_id(wanted):
             for sub in ("release", "updates"):
-                folder = repository_folder(
-                    self._context, store.get(repository.platform_id), platform, repository, arch, sub
-                )
+                owner = store.get(repository.platform_id)
+                folder = repository_folder(self._context, owner, platform, repository, arch, sub)
                 name = f"{repository.platform_name}_{repository.name}_{sub}"
                 is_taken = any(source.name == name for source in found)  # `a_b` and `c`, `a` and `b_c`
                 found.append(InstallSource(f"{name}_{repository.id}" if is_taken else name, folder))

@@ -296,9 +296,8 @@ def _declared_packages(files: Mapping[str, NewFile], data: Path) -> list[NewPack
         for path, file in files.items():
             by_name.setdefault(path, file)
             by_name.setdefault(file.file_name, file)
-        return _without_duplicates(
-            _declared_package(entry, by_name) for entry in entries if isinstance(entry, dict) and entry.get("name")
-        )
+        named = [entry for entry in entries if isinstance(entry, dict) and entry.get("name")]
+        return _without_duplicates(_declared_package(entry, by_name) for entry in named)
     except (ValueError, RecursionError, PackageError) as error:
         raise PackageError(f"{DATA}: {error}") from error
 

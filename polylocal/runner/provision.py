@@ -92,10 +92,8 @@ class _Provision:
                 *((f"build.env_vars.{n}", v) for n, v in build.env_vars or ()),
             ]
             wanted = locales.named_locales(inherited)
-            missing = next(
-                (f"{path}: the image has no locale {value}" for path, value in in_build if value in wanted), ""
-            )
-            problems += [f"{missing}; the run has {locale}"] if missing else []
+            missing = [f"{path}: the image has no locale {value}" for path, value in in_build if value in wanted]
+            problems += [f"{each}; the run has {locale}" for each in missing[:1]]
         variables = self._specification.environment.variables
         for name, value in locales.locales_set_by_run(variables, {**inherited, **container.locale_variables(locale)}):
             if self._locale(container_id, {name: value}, has_bash=shell == BASH):

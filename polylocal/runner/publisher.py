@@ -68,9 +68,8 @@ class Publisher:
 
     def _remove_expired(self) -> None:
         """Remove the files of earlier generations that have expired."""
-        remaining = [
-            self._has_leftovers(path) for path in repositories.folders_with_leftovers(self._context.home.downloads)
-        ]
+        folders = repositories.folders_with_leftovers(self._context.home.downloads)
+        remaining = [self._has_leftovers(path) for path in folders]
         self._expire_at = time.monotonic() + repositories.SLOT_S if any(remaining) else math.inf
 
     def _has_leftovers(self, path: Path) -> bool:
@@ -233,9 +232,8 @@ class KnownFacts:
     def __init__(self, store: FileFacts, file_store: FileStore, contents: Iterable[FolderContent]) -> None:
         self._store = store
         self._file_store = file_store
-        named = {
-            path.name for content in contents for path in content.files.values() if path.parent == file_store.folder
-        }
+        paths = [path for content in contents for path in content.files.values()]
+        named = {path.name for path in paths if path.parent == file_store.folder}
         self._known = store.get(named)
         self._new: dict[tuple[str, str], Facts] = {}
 

@@ -223,23 +223,18 @@ class Supervisor:
 
     def _resolve_build(self, run: Run) -> None:
         """Raises ValueError: the run has no recipe, or its polyaxonfile can't be read."""
-        specification = run.specification
-        config = specification.build_config()
+        config = run.specification.build_config()
         recipe = Specification(Kind.BUILD, "", config)
-        recipe.build  # noqa: B018  raises ValueError if the build only names another build
+        is_fresh = bool(recipe.build.nocache)  # raises ValueError if the build only names another build
         if self.refuse_if_impossible(run):
             return
         self._note_reduced_limits(run)
         key = build_key(run.project_id, config, run.commit)
+        user_id = run.secrets_user_id if recipe.secrets else None
         build = NewRun(
-            Kind.BUILD,
-            json.dumps(config),
-            config,
-            code_id=run.code_id,
-            build_key=key,
-            secrets_user_id=run.secrets_user_id if recipe.secrets else None,
+            Kind.BUILD, json.dumps(config), config, code_id=run.code_id, build_key=key, secrets_user_id=user_id
         )
-        self._context.store.queue.attach_build(run, build, anew=bool(specification.build.nocache))
+        self._context.store.queue.attach_build(run, build, anew=is_fresh)
 
     def begin_runs(self) -> None:
         """Begin the runs for which the queue decides so."""

@@ -48,9 +48,8 @@ def commit_and_remove(run: Run, context: RunnerContext) -> None:
         if context.store.runs.by_pk(run.pk).keeps_changes:
             done = context.repository(run).commit_folder(folder, run.commit, run.user)
             if done.commit:
-                context.store.runs.note(
-                    run, f"The notebook's changes are commit {done.commit[:12]} of the project's code"
-                )
+                message = f"The notebook's changes are commit {done.commit[:12]} of the project's code"
+                context.store.runs.note(run, message)
             if done.left_out:
                 names = ", ".join(done.left_out[:3]) + (" …" if len(done.left_out) > 3 else "")
                 context.store.runs.note(run, f"Not committed, and kept in {folder}: {names}")
