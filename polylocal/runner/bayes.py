@@ -118,15 +118,6 @@ class OptimizerProcess:
             stderr.close()
 
 
-def ask(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | None:
-    """Ask one question of a new process."""
-    asked = OptimizerProcess()
-    try:
-        return asked(tuning, seed, trials)
-    finally:
-        asked.close()
-
-
 def suggest(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | None:
     """The untried point with the highest value of the acquisition function; None: the space is used up."""
     import numpy as np

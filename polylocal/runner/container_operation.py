@@ -342,29 +342,7 @@ class ContainerOperation:
 
     def reclaim_folders(self, container_id: str | None) -> None:
         for folder in self.work.writable_folders(self.run, self.context):
-            self.reclaim(container_id, folder)
-
-    def reclaim(self, container_id: str | None, folder: Path) -> None:
-        """Give the files of a folder to the daemon's user, with the image of the container.
-
-        Without the container (None), the image that it was created from is used.
-        """
-        context = self.context
-
-        def reclaimed() -> str | None:
-            if not ownership.has_foreign(folder, context.uid):
-                return None
-            state = context.engine.inspect(container_id) if container_id else None
-            image = state.image_id if state else self.work.image(self.run, context)
-            return ownership.reclaim(folder, context.uid, context.gid, context.engine, image, context.installation_id)
-
-        try:
-            problem = self.execution.call_engine(reclaimed)
-        except (ContainerMissing, NotFound):
-            problem = "outputs may belong to another user: the container was removed before they were handed over"
-        if problem:
-            log.warning("run=%s: %s", self.run.label, problem)
-            context.store.runs.note(self.run, problem)
+            reclaim(self, container_id, folder)
 
     def stop(self) -> None:
         container_id = self.run.container_id
@@ -401,3 +379,26 @@ class ContainerOperation:
 
     def _note_absence(self) -> None:
         self.engine_was_away = True
+
+
+def reclaim(operation: ContainerOperation, container_id: str | None, folder: Path) -> None:
+    """Give the files of a folder to the daemon's user, with the image of the container.
+
+    Without the container (None), the image that it was created from is used.
+    """
+    context, run = operation.context, operation.run
+
+    def reclaimed() -> str | None:
+        if not ownership.has_foreign(folder, context.uid):
+            return None
+        state = context.engine.inspect(container_id) if container_id else None
+        image = state.image_id if state else operation.work.image(run, context)
+        return ownership.reclaim(folder, context.uid, context.gid, context.engine, image, context.installation_id)
+
+    try:
+        problem = operation.execution.call_engine(reclaimed)
+    except (ContainerMissing, NotFound):
+        problem = "outputs may belong to another user: the container was removed before they were handed over"
+    if problem:
+        log.warning("run=%s: %s", run.label, problem)
+        context.store.runs.note(run, problem)

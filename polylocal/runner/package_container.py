@@ -15,7 +15,7 @@ from polylocal.planning import container
 from polylocal.polyaxonfile import commands
 from polylocal.polyaxonfile.commands import SH
 from polylocal.runner import images, ownership
-from polylocal.runner.container_operation import ContainerOperation
+from polylocal.runner.container_operation import ContainerOperation, reclaim
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.store.rows import BuildList, Platform, Repository, Run
 from polylocal.system.cancellation import Cancelled
@@ -117,7 +117,7 @@ class PackageContainer:
     def _check_out_code(self, build_list: BuildList, work: Path) -> None:
         """Check out the code, and add the files of the file store that its `.abf.yml` names."""
         if work.exists():
-            self._operation.reclaim(None, work)  # an interrupted attempt may have given it to the image's user
+            reclaim(self._operation, None, work)  # an interrupted attempt may have given it to the image's user
         remove_tree(work)
         work.mkdir(parents=True)
         repository, project = self._context.repository(self.run), work / "project"

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ def test_the_same_past_and_seed_give_the_same_point() -> None:
 def test_a_process_of_its_own_answers_the_same() -> None:
     given = tuning({**PLANE, "act": {"values": ["relu", "tanh"]}}, EI)
     trials = play(given, hill)[0]
-    assert bayes.ask(given, "1", trials) == bayes.suggest(given, "1", trials)
+    with closing(bayes.OptimizerProcess()) as ask:
+        assert ask(given, "1", trials) == bayes.suggest(given, "1", trials)
 
 
 # -- no repetition, no point outside the space ------------------------------------------------------------------------
@@ -290,8 +292,9 @@ def test_without_scikit_learn_the_error_names_the_package(tmp_path: Path, monkey
     root = Path(bayes.__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(root)]))
     given = tuning(PLANE, UCB)
-    with pytest.raises(SetupError, match=r"bayesian optimisation needs scikit-learn: pip install 'polylocal\[bo\]'"):
-        bayes.ask(given, "1", [Trial(1, {"x": 0.0, "y": 1.0}, 0.5), Trial(2, {"x": 1.0, "y": 1.0}, 0.6)])
+    words = r"bayesian optimisation needs scikit-learn: pip install 'polylocal\[bo\]'"
+    with closing(bayes.OptimizerProcess()) as ask, pytest.raises(SetupError, match=words):
+        ask(given, "1", [Trial(1, {"x": 0.0, "y": 1.0}, 0.5), Trial(2, {"x": 1.0, "y": 1.0}, 0.6)])
 
 
 @pytest.mark.slow
