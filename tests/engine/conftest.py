@@ -1,4 +1,4 @@
-"""The two engines that keep one contract."""
+"""Fixtures: the fake engine and the real one, which have the same contract."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NODE = "the-node-of-the-tests"
 
 @dataclass
 class Bench:
-    """An engine, an image that it has, and an installation whose things are removed at the end."""
+    """An engine, an image that it has, and an installation whose containers and images are removed at the end."""
 
     engine: Engine
     image: str
@@ -56,7 +56,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 @pytest.fixture
 def docker_bench(engine_address: str, to_sweep: list[str]) -> Iterator[Bench]:
-    """The real one only, for what the fake does not pretend."""
+    """The real engine, for behaviour that the fake one does not have."""
     installation = f"test-{uuid.uuid4().hex[:8]}"
     to_sweep.append(installation)
     engine = DockerEngine(engine_address)

@@ -1,4 +1,4 @@
-"""One contract, two engines: what the runner relies on holds for the fake and for the real one."""
+"""The contract of an engine, on the fake engine and on the real one."""
 
 from __future__ import annotations
 

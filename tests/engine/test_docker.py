@@ -1,4 +1,4 @@
-"""What only the real engine can show: cut links, limits, floods of output, BuildKit, ownership."""
+"""The real engine: cut connections, limits, much output, BuildKit, ownership."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.engine
 
 
 class TornProxy:
-    """Passes a unix socket on, until it is told to tear every connection."""
+    """Forwards a unix socket, and cuts all connections on request."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -276,7 +276,7 @@ def test_a_port_is_reached_on_this_machine_and_from_nowhere_else(
 
 
 def _said_at(host: str, port: int) -> bytes:
-    """What a server says to who connects; nothing where nobody listens."""
+    """The output of a server to a new connection; empty if no server listens."""
     try:
         with socket.create_connection((host, port), timeout=5) as connection:
             return connection.recv(100)
@@ -291,7 +291,7 @@ def test_a_container_on_the_hosts_network_publishes_nothing(docker_bench: Bench)
 
 @pytest.mark.parametrize(("locale", "substitute"), [("en_US.UTF-8", "C.UTF-8"), ("C.UTF-8", ""), ("C.utf8", "")])
 def test_a_locale_that_an_image_lacks_is_found_before_a_container_of_it_starts(docker_bench, locale, substitute):
-    """As bash finds it on the first line of a log."""
+    """As bash does on the first line of a log."""
     tag = f"{docker_bench.installation}:locale"
     result = build(docker_bench, f"FROM polylocal/standin-python:3.11\nENV LC_ALL {locale}\n", tag)
     assert result.image_id

@@ -1,4 +1,4 @@
-"""Names and owners of images, as only the real engine shows them."""
+"""Names and owners of images on the real engine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.engine
 
 
 class Yard:
-    """Builds by the engine of a bench, with what they note; and images that somebody else makes."""
+    """Builds images with the engine of a bench and records their steps; also creates images of other users."""
 
     def __init__(self, bench: Bench, raw: docker.DockerClient) -> None:
         self.bench = bench
@@ -35,7 +35,7 @@ class Yard:
         self._containers: list[Any] = []
 
     def build(self, text: str, build_uuid: str) -> BuildResult:
-        """As a build of polylocal's does."""
+        """Build an image as polylocal does."""
         text = dockerfile.with_label(text, IMAGE_LABEL, self.bench.installation)
         with tempfile.TemporaryFile() as file:
             with tarfile.open(fileobj=file, mode="w") as tar:
@@ -48,7 +48,7 @@ class Yard:
             return self.bench.engine.build(request, lambda line: None, Cancel())
 
     def others(self, text: str, tag: str | None = None, **labels: str) -> str:
-        """An image that somebody else makes; its id."""
+        """Create an image as another user. Returns its id."""
         image, _ = self.raw.images.build(fileobj=io.BytesIO(text.encode()), labels=labels, tag=tag, rm=True)
         self._others.append(tag or image.id)
         found: str = image.id
@@ -61,7 +61,7 @@ class Yard:
         return found
 
     def owned(self, ledger: Ledger) -> dict[str, tuple[str, bool]]:
-        """By id: of which build, and whether that is proven."""
+        """The build of each image by its id, and whether the ledger proves it."""
         found = self.bench.engine.images(self.bench.installation, ledger)
         return {image.id: (image.build, image.is_proven) for image in found}
 
@@ -223,7 +223,7 @@ def test_a_helper_does_not_take_the_run_of_its_image_for_its_own(yard: Yard) -> 
 
 
 def test_containers_that_a_build_left_are_found_by_their_image(yard: Yard) -> None:
-    """An engine that ends in the middle of a step leaves them stopped, with a name of its own making."""
+    """An engine that ends in the middle of a step leaves them stopped, with a generated name."""
     build = uuid.uuid4().hex
     made = yard.build(f"FROM {BUSYBOX}\nRUN {unique()}\nRUN exit 3\n", build)
     assert made.image_id is None

@@ -1,4 +1,4 @@
-"""What keeps containers of different runs apart: their network, and the capabilities that they do not have."""
+"""Isolation of runs: their network, and dropped capabilities."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PYTHON = "polylocal/standin-python:3.11"
 
 
 def output(bench: Bench, container_id: str) -> str:
-    """All that it wrote, once it has ended."""
+    """The whole output of a container after its end."""
     eventually(lambda: bench.engine.inspect(container_id).is_finished, 60)
     with bench.engine.logs(container_id, follow=False) as stream:
         return b"".join(frame.data for frame in stream).decode()
@@ -38,7 +38,7 @@ def said(bench: Bench, script: str, **more: Any) -> str:
 
 @pytest.fixture
 def server(docker_bench: Bench) -> str:
-    """A run that serves a page on port 8888, published on loopback as a notebook's is."""
+    """A run with a page on port 8888, published on loopback like that of a notebook."""
     script = "while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nsecret' | nc -l -p 8888; done"
     container_id = docker_bench.started(script, port=8888, network=OWN_NETWORK)
     address = docker_bench.engine.inspect(container_id).address
@@ -111,7 +111,7 @@ tried(lambda: os.setxattr("/tmp", "security.capability", bytes.fromhex("00000002
 
 
 def test_what_package_managers_and_ssh_do_as_root_still_works(docker_bench: Bench) -> None:
-    """Users change, files change hands, low ports and unprivileged pings are there."""
+    """They change users and owners, and use low ports and unprivileged pings."""
     bench = Bench(docker_bench.engine, PYTHON, docker_bench.installation)
     script = """
 import os, socket, signal, subprocess, time
@@ -164,7 +164,7 @@ def test_a_helper_has_only_what_handing_files_over_needs(docker_bench: Bench, tm
 
 @pytest.fixture
 def trial(monkeypatch: pytest.MonkeyPatch, raw_engine: docker.DockerClient) -> Any:
-    """The own network under a name of this test, so that it can be made, broken and removed."""
+    """The own network under a name of this test, so that the test can create, change and remove it."""
     name = f"plx-{id(monkeypatch):x}"[-14:]
     for module in ("networks", "host"):
         monkeypatch.setattr(f"polylocal.engine.docker.{module}.OWN_NETWORK", name)

@@ -1,4 +1,4 @@
-"""Settings of other programs, and paths of any spelling, hinder neither builds nor containers."""
+"""Builds and containers work with settings of other programs and with unusual paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stop, for every shape of command: each program is told once and saves, and its exit code is the one recorded."""
+"""Stops of all forms of commands: each program gets SIGTERM once and saves, and its exit code is recorded."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ SCRIPT = 'PROGRAM\necho "further"\n'
 
 @dataclass
 class Case:
-    """A command; `PROGRAM` in it saves at SIGTERM, and exits with 3. Nothing of it that prints `further` may run."""
+    """A command; `PROGRAM` in it saves at SIGTERM, and exits with 3. No part that prints `further` may run."""
 
     cmd: str | list[str]
     programs: int = 1  # that save
@@ -116,7 +116,7 @@ class Stopped:
 
 @dataclass
 class Stops:
-    """Runs every case of an image a few at a time, for the tests that ask for one each."""
+    """Runs all cases of an image, a few at a time. Each test reads the result of one."""
 
     engine: DockerEngine
     installation: str
@@ -225,7 +225,7 @@ def test_without_a_stop_a_command_ends_as_it_would_alone(
 
 @pytest.mark.parametrize("image", [PYTHON, BUSYBOX])
 def test_a_program_is_told_once_however_often_the_stop_is_asked_for(stops: Stops, image: str) -> None:
-    """A daemon that starts while a run ends asks again."""
+    """A daemon that starts while a run ends requests the stop again."""
     container_id, folder = stops.begun(image, Case("PROGRAM; echo further"))
     for _ in range(3):
         stops.engine.terminate(container_id)

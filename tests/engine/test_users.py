@@ -1,4 +1,4 @@
-"""Programs of an image that runs as another user than root write into the folder of the code."""
+"""Images with another user than root: programs can write to the folder of the code."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
 def test_folders_are_given_to_the_user_of_an_image(
     docker_bench: Bench, tmp_path: Path, user: str, uid: int, gid: int | None
 ) -> None:
-    """Whoever the daemon's user is: a container of the image does it."""
+    """A container of the image changes the owner, whatever the daemon's user."""
     folders = [tmp_path / "project", tmp_path / "results"]
     for folder in folders:
         (folder / "sub").mkdir(parents=True)

@@ -34,7 +34,7 @@ class FakeEngine(FakeContainers):
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """The engine does not answer in this block; its containers go on."""
+        """The engine does not answer in this block. Its containers keep running."""
         self.is_away = True
         self.cut()
         try:

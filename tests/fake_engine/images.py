@@ -19,7 +19,7 @@ IMAGE_BYTES = 1 << 20  # of each built image
 
 
 class FakeImages:
-    """See `engine.images.Images`. `images` are the names of those that are here."""
+    """See `engine.images.Images`. `images` are the names of the local images."""
 
     def __init__(self, images: Sequence[str]) -> None:
         self.is_away = False

@@ -1,4 +1,4 @@
-"""A runner over the fake engine: no threads but those that a test starts."""
+"""Fixtures: a runner with the fake engine. Only tests start threads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from polylocal.store.rows import Project, Run, User
 
 @dataclass
 class Rig:
-    """Store, engine and everything between; `tools()` is what a fresh daemon would have."""
+    """The store, the engine and the runner. `context()` returns the context of a new daemon."""
 
     settings: Settings
     store: Store
@@ -99,7 +99,7 @@ class Rig:
         return [self.store.runs.by_pk(member.pk) for member in self.store.groups.members(group)]
 
     def tend(self, group: Run, store: Any = None) -> None:
-        """One look at a group, by a daemon that lives for this look."""
+        """Advance a group by one step of a new daemon."""
         Groups(self.context(store=store), lambda: None)._advance_safely(group)
 
     @property
@@ -107,7 +107,7 @@ class Rig:
         return Repository(self.settings.folders.code(self.project.uuid))
 
     def upload(self, files: Mapping[str, str], executable: Sequence[str] = ()) -> str:
-        """Make these the project's code; its commit."""
+        """Upload these files as the project's code. Returns the commit."""
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             for name, text in files.items():
@@ -119,7 +119,7 @@ class Rig:
         return self.repository.upload(archive, self.user.username)
 
     def built(self, run: Run) -> Run:
-        """The run, its build made: ready for its container."""
+        """The run after its build was made, ready for its container."""
         supervisor = Supervisor(self.context())
         supervisor.resolve_builds()
         build = self.store.runs.by_pk(self.again(run).build_pk or 0)
@@ -150,7 +150,7 @@ class Rig:
         return [row.message for row in self.store.runs.statuses(run, limit=100, offset=0)[1]]
 
     def container(self, run: Run) -> FakeContainer:
-        """The container of a run that has one now."""
+        """The present container of a run."""
         return self.engine.made[self.again(run).container_id or ""]
 
 
@@ -195,7 +195,7 @@ def supervise(rig: Rig) -> Iterator[Supervise]:
 
 @pytest.fixture
 def plans(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[ContainerPlan]:
-    """Every container that the engine is asked for."""
+    """The plans of all containers that are created."""
     found: list[ContainerPlan] = []
     create = rig.engine.create
 
@@ -219,7 +219,7 @@ def records(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[None]:
-    """An engine in memory does at once what it is asked for."""
+    """Shortens pauses, since an engine in memory answers at once."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("INSPECT_S", "SETTLE_S", "DEATH_EVENT_S"):
             patch.setattr(container_operation, name, 0.02)

@@ -1,4 +1,4 @@
-"""A build can be stopped at each of its steps, and one whose code is too large fails with a sentence."""
+"""Stops of builds at each step, and builds that fail before the engine is called."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def executing(rig: Rig, run: Run, context: Any = None) -> Iterator[Execution]:
 
 
 def stop(rig: Rig, execution: Execution) -> None:
-    """As the supervisor does it for a person."""
+    """Stop the build as the supervisor does for a user."""
     rig.store.runs.request_stop(execution.run)
     execution.stop()
 
 
 @pytest.fixture
 def slow_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """slow_git("archive") → a file that is there when git has begun an archive, of which there will be no end."""
+    """slow_git("archive") → a file that exists after git has begun an archive that never ends."""
 
     def make(command: str) -> Path:
         begun, real, program = tmp_path / "begun", gitrun._find_git(os.environ["PATH"]), tmp_path / "bin" / "git"
@@ -145,7 +145,7 @@ def test_a_notebook_of_code_beyond_the_limits_fails_with_a_sentence(rig: Rig) ->
 
 @pytest.mark.parametrize("commit", ["--output=x", "master", "f" * 40])
 def test_a_row_that_names_no_commit_gets_no_code(rig: Rig, commit: str) -> None:
-    """Rows of earlier versions may hold whatever a run has reported."""
+    """Rows of earlier versions may contain any value that a run has reported."""
     run = a_build(rig)
     code = rig.store.projects.reference_code(rig.project, {"commit": commit})
     rig.store.runs.record(run, code_id=code.id)

@@ -1,4 +1,4 @@
-"""The log of a run that somebody else changes: the engine has its lines still, and they are fetched again."""
+"""Logs that another process changes: their lines are fetched again from the engine."""
 
 from __future__ import annotations
 

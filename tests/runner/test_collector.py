@@ -1,4 +1,4 @@
-"""What polylocal made and nobody needs is found and removed; what others made, or somebody needs, is not."""
+"""Garbage collection removes only things of polylocal that are not needed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def collector(rig: Rig, active_uuids: Iterable[str] = ()) -> Collector:
 
 
 def a_build(rig: Rig, step: str) -> Run:
-    """A finished job with an image of its own; returns the build."""
+    """Run a job with its own image. Returns the build."""
     run = rig.run(rig.submit("true", build={"image": "base", "build_steps": [step]}))
     assert run.status == "succeeded"
     return rig.store.runs.by_pk(run.build_pk or 0)
@@ -37,7 +37,7 @@ def builds_left(rig: Rig) -> list[str]:
 
 
 def old(path: Path) -> Path:
-    """Made long ago."""
+    """Set the times of a file to long ago."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         path.write_text("x")
@@ -65,7 +65,7 @@ def test_a_run_of_a_collected_build_has_its_image_made_again(rig: Rig) -> None:
 
 
 def test_what_was_used_last_stays_longest_also_for_another_daemon(rig: Rig) -> None:
-    """How recently is in the database."""
+    """The time of the last use is in the database."""
     first, second = a_build(rig, "true 1"), a_build(rig, "true 2")
     again = rig.run(rig.submit("true", build={"image": "base", "build_steps": ["true 1"]}))
     assert again.build_pk == first.pk
@@ -90,7 +90,7 @@ def test_images_of_others_are_not_even_seen(rig: Rig) -> None:
 
 
 def test_an_image_that_has_our_labels_alone_is_shown_and_stays(rig: Rig) -> None:
-    """Anybody can write labels, and what is made from an image of ours inherits them."""
+    """Any image can have our labels, and images built from ours inherit them."""
     build = a_build(rig, "true 1")
     for number, uuid in enumerate(("no such build", build.uuid)):
         made = f"sha256:forged-{number}"
@@ -106,7 +106,7 @@ def test_an_image_that_has_our_labels_alone_is_shown_and_stays(rig: Rig) -> None
 
 
 def test_an_image_that_has_lost_our_labels_is_counted_and_goes(rig: Rig) -> None:
-    """A Dockerfile of a user's own may set them to what it likes."""
+    """The Dockerfile of a user may set them to any value."""
     build = a_build(rig, "true 1")
     made = build.image_id or ""
     rig.engine._built[made] = ("x", dataclasses.replace(rig.engine._built[made][1], build="y"))
@@ -183,7 +183,7 @@ def test_what_can_not_be_removed_is_said_and_holds_up_nothing(rig: Rig, monkeypa
 
 @pytest.fixture
 def due(rig: Rig) -> Collector:
-    """One whose next collection by itself is due."""
+    """A collector whose next automatic collection is due."""
     made = collector(rig)
     assert made._context.link.check()
     made._next_at -= COLLECT_S
@@ -217,7 +217,7 @@ def test_a_collection_by_itself_is_left_out_where_one_that_was_asked_for_came_fi
     due: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Taken(AbstractContextManager[None]):
-        """Whoever waits for the lock gets it once somebody else has collected."""
+        """Acquires the lock after another collection has ended."""
 
         def __enter__(self) -> None:
             due._lock = lock

@@ -1,4 +1,4 @@
-"""kill -9 at any point, as a property: a run goes on where it was, however often its daemon dies.
+"""Property: a run continues after kill -9 of the daemon at any call, any number of times.
 
 The daemon is an Execution whose every call to the engine or the store may be its last, before or after it took effect.
 """
@@ -26,11 +26,11 @@ COMMANDS = ["true", "exit 3", "echo a; echo b >&2; sleep 0.02; printf c", "echo 
 
 
 class Killed(BaseException):
-    """The process is gone: nobody handles this."""
+    """The process was killed: no code handles this."""
 
 
 class Mortal:
-    """Passes calls on, and dies at the n-th of them."""
+    """Forwards calls, and raises Killed at the n-th one."""
 
     def __init__(self, target: Any, countdown: list[int], after: bool) -> None:
         self._target = target
@@ -66,7 +66,7 @@ def fresh_rig(folder: str) -> Rig:
 
 
 def until_done(rig: Rig, pk: int, deaths: list[tuple[int, bool]]) -> int:
-    """Daemons come and die as planned; the last one lives. Returns how many died."""
+    """Run daemons that die as planned; the last one survives. Returns the number of deaths."""
     died = 0
     for number, after in [*deaths, (10**9, False)]:
         run = rig.store.runs.by_pk(pk)

@@ -1,4 +1,4 @@
-"""Data folders in the containers of every kind of run, and how a run ends that can't have one."""
+"""Data folders in the containers of every kind of run, and the end of a run whose folder is missing."""
 
 from __future__ import annotations
 

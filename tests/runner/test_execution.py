@@ -1,4 +1,4 @@
-"""One run on the fake engine: how it goes, how it ends, and what is left."""
+"""One run on the fake engine: its steps, its end and its files."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ LOCALE = "/usr/lib/locale/{}/LC_CTYPE"
 
 
 def locale_of(rig, run) -> tuple[dict[str, str], list[str]]:
-    """What a run's container has of a locale, and what the history says of it."""
+    """The locale variables of a run's container, and the messages about them in its history."""
     made: list[dict[str, str]] = []
     create = rig.engine.create
     rig.engine.create = lambda plan: made.append(dict(plan.env)) or create(plan)
@@ -214,7 +214,7 @@ def test_stopping_a_running_job(rig):
 
 
 def recorded(rig, monkeypatch) -> list[str]:
-    """The calls that end a container, as they come."""
+    """Records the calls that end a container."""
     calls: list[str] = []
     for name in ("terminate", "wait", "kill", "stop"):
         original = getattr(rig.engine, name)
@@ -267,7 +267,7 @@ def test_without_a_grace_nothing_is_told(rig, monkeypatch):
 
 
 def test_an_engine_that_goes_away_during_the_grace_has_nothing_told_twice(rig, monkeypatch):
-    """The grace goes on meanwhile."""
+    """The grace period continues."""
     told, waits, wait = [], [], rig.engine.wait
     monkeypatch.setattr(rig.engine, "terminate", lambda container_id: told.append(container_id) or True)
 
@@ -285,7 +285,7 @@ def test_an_engine_that_goes_away_during_the_grace_has_nothing_told_twice(rig, m
 
 
 def test_a_program_that_saves_at_its_time_limit_has_not_completed(rig):
-    """Its exit code stays its own."""
+    """Its own exit code is recorded."""
     rig.settings = rig.settings.model_copy(update={"time_limit_s": 0.1})
     run = rig.submit("sleep 60")
     execution, thread = in_thread(rig, run)
@@ -449,7 +449,7 @@ def test_a_done_run_stays_done(rig, status):
 
 @pytest.mark.parametrize("cmd", ["echo said", "echo said; exit 3"])
 def test_an_engine_that_gives_no_log_at_the_end_changes_no_verdict(rig, monkeypatch, cmd):
-    """As it answers for a container that somebody is just removing."""
+    """As the engine answers while a container is being removed."""
 
     def refuse(*arguments, **more):
         raise EngineError("can not get logs from container which is dead or marked for removal")
@@ -463,7 +463,7 @@ def test_an_engine_that_gives_no_log_at_the_end_changes_no_verdict(rig, monkeypa
 
 
 def env_of(rig, run) -> dict[str, str]:
-    """The environment of the container that a run gets."""
+    """The environment of a run's container."""
     build = rig.store.runs.by_pk(rig.built(run).build_pk)
     rig.engine.shells = {"/bin/bash"}
     container_id = provision.make_container(rig.again(run), build, rig.context())
@@ -495,7 +495,7 @@ def test_variables_of_a_build_are_in_its_image_where_its_dockerfile_is_rendered(
 
 
 def test_variables_of_a_build_reach_runs_from_an_image_of_an_older_version(rig):
-    """Its Dockerfile has a form that the builder reads otherwise; the build is used again."""
+    """Its Dockerfile has an older form; the build is used again."""
     build = {"image": "base", "env_vars": [["K", "it's"]]}
     first = rig.built(rig.submit(build=build))
     rig.store.runs.record(rig.store.runs.by_pk(first.build_pk), dockerfile="\nFROM base\n\nENV K it's\n")

@@ -1,4 +1,4 @@
-"""A home folder whose disk is full: nothing begins, nothing fails, and all goes on when there is room again."""
+"""A full disk of the home folder: no run begins or fails, and all continue when there is space again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
 
 
 def full(rig: Rig) -> Path:
-    """Below what must be free, and still with room for what is kept of runs."""
+    """Less than the required space is free, but enough for the rows and logs of runs."""
     return fill(rig.settings.home, 12 << 20)
 
 
@@ -112,7 +112,7 @@ def test_servers_wait_too(rig: Rig, supervise: Supervise) -> None:
 
 
 def test_results_need_no_room_of_their_own(rig: Rig) -> None:
-    """A build may leave more than what is free afterwards: its files are not copied."""
+    """A build may leave more bytes than are free, since its files are not copied."""
     yard = Yard(rig)
     fill(rig.settings.home, 18 << 20)
     made = yard.build(yard.engine.leaves("a.bin", bytes(12 << 20)))
@@ -123,7 +123,7 @@ def test_results_need_no_room_of_their_own(rig: Rig) -> None:
 
 
 class FullLogs:
-    """Logs that find no room as long as `is_full`."""
+    """Logs that can't be written while `is_full`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_full = False
@@ -194,7 +194,7 @@ def test_a_build_that_can_keep_nothing_is_put_off(rig: Rig, supervise: Supervise
 
 
 def test_a_thread_is_put_off_for_a_while(rig: Rig, supervise: Supervise, full_logs: FullLogs, monkeypatch) -> None:
-    """Else a full disk would be asked as fast as the machine can."""
+    """Otherwise it would be tried again without a pause."""
     monkeypatch.setattr(supervisor_module, "RETRY_S", 60.0)
     run = rig.submit("echo one; sleep 60")
     full_logs.is_full = True
@@ -207,7 +207,7 @@ def test_a_thread_is_put_off_for_a_while(rig: Rig, supervise: Supervise, full_lo
 
 
 def test_a_disk_without_a_free_byte(rig: Rig, supervise: Supervise) -> None:
-    """Real: neither the log nor the database can be written."""
+    """A real full disk: neither the log nor the database can be written."""
     run = rig.submit("; ".join(f"echo {n}; sleep 0.02" for n in range(40)))
     supervise(lambda: b"3\n" in b"".join(logs.read(rig.log_path(run))))
     container = rig.container(run)
@@ -240,7 +240,7 @@ def test_the_supervisor_says_its_trouble_once(rig: Rig, supervise: Supervise, re
 
 
 def test_a_full_disk_is_collected_by_itself(rig: Rig, supervise: Supervise) -> None:
-    """Every image that can be made again goes; what runs keeps its own."""
+    """All images that can be built again are removed, except those of running runs."""
     run = rig.submit("true")
     supervise(lambda: rig.again(run).finished_at)
     kept = rig.submit("sleep 60", build={"image": "base", "build_steps": ["true"]})

@@ -1,4 +1,4 @@
-"""A search that came to nothing: how it ends, and when it ends early. On the fake engine."""
+"""Searches without a result: their end, and their early end. On the fake engine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def statuses(rig: Rig, group: Run) -> list[str]:
 
 
 def tended(rig: Rig, group: Run, times: int = 1) -> Run:
-    """Looked at by daemons that live for one look."""
+    """Advance a group by new daemons, one for each step."""
     for _ in range(times):
         rig.tend(rig.again(group))
     return rig.again(group)

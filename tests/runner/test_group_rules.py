@@ -1,4 +1,4 @@
-"""Groups under any order of looks, deaths of the daemon, ends, stops and deletions, as a state machine.
+"""State machine: groups with any order of steps, deaths of the daemon, ends, stops and deletions.
 
 A look is what the supervisor does; the store that it is given dies at its n-th call, before or after that took effect.
 """
@@ -58,7 +58,7 @@ class GroupLife(RuleBasedStateMachine):
 
     @rule(dies_at=st.sampled_from([None, 1, 2, 3, 4, 5, 6, 7]), after=st.booleans())
     def look(self, dies_at: int | None, after: bool) -> None:
-        """As the supervisor does: at open groups only."""
+        """Advance open groups, as the supervisor does."""
         store = Mortal(self.rig.store, [dies_at or 10**9], after)
         with contextlib.suppress(Killed):
             for group in self.rig.store.groups.open_groups():
@@ -167,7 +167,7 @@ TestGroupLife.settings = settings(
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("dies_at", range(1, 8))
 def test_a_daemon_that_dies_in_its_first_look(rig: Rig, dies_at: int, after: bool) -> None:
-    """At any of its calls: the next ones make what is missing, and say what is so."""
+    """At any call: the next daemons create the missing experiments and record the state."""
     group = rig.group({"matrix": {"n": {"values": [1, 2]}}})
     with contextlib.suppress(Killed):
         rig.tend(group, Mortal(rig.store, [dies_at], after))

@@ -1,4 +1,4 @@
-"""Groups on the fake engine: what is made, how many run at a time, how it ends, what a stop or a crash leaves."""
+"""Groups on the fake engine: their experiments, concurrency, ends, stops and crashes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def statuses(rig, group) -> list[str]:
 
 
 def tended(rig, group, times: int = 1):
-    """Looked at by daemons that live for one look."""
+    """Advance a group by new daemons, one for each step."""
     for _ in range(times):
         rig.tend(rig.again(group))
     return rig.again(group)
@@ -43,7 +43,7 @@ def begun(rig, group) -> list[Any]:
 
 
 def most_at_once(rig, members) -> int:
-    """The largest number of experiments that were under way at the same moment, by their histories."""
+    """The largest number of experiments that ran at the same moment, by their histories."""
     moments = []
     for member in members:
         rows = rig.store.runs.statuses(member, limit=100, offset=0)[1]
@@ -313,7 +313,7 @@ def test_one_of_a_later_chunk_stops_what_waits(rig, monkeypatch):
 
 @pytest.mark.parametrize("how", ["failed", "deleted"])
 def test_a_group_whose_build_is_no_good_holds_up_nobody_else(rig, supervise, how):
-    """`build: {ref: N}`: the build is named when the group is made, and is looked at again later."""
+    """`build: {ref: N}`: the build is resolved when the group is created, and checked again later."""
     job = rig.built(rig.submit("true"))
     build = rig.store.runs.by_pk(job.build_pk or 0)
     group, other = rig.group(grid(2)), rig.submit("echo other")

@@ -1,4 +1,4 @@
-"""The image of a deleted build goes, and not before the last container that is made of it."""
+"""The image of a deleted build is removed after its last container."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_row_stays_while_a_container_that_is_kept_needs_the_image(rig: Rig) 
 
 
 def test_a_deleted_build_is_tried_again_when_a_run_has_ended(rig: Rig) -> None:
-    """The row of a run says that it is done some moments before its container is gone."""
+    """The row of a run is done a moment before its container is removed."""
     run = rig.submit("true", build={"image": "base", "build_steps": ["true 1"]})
     rig.store.runs._set(run.pk, {"ttl": 3600})
     run = rig.run(run)

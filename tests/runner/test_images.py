@@ -1,4 +1,4 @@
-"""Whose images a run may use: what a build made for a project is for those alone who may read it."""
+"""Access to images: only users who may read a project may use the images of its builds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class World:
     secret: Run  # the build of Ben's
 
     def build(self, project: Project, user: User, dockerfile: str | None = None, **config: Any) -> Run:
-        """The build of a user in a project, done; `dockerfile`: from a Dockerfile of their own."""
+        """The build of a user in a project, done; `dockerfile`: from the user's Dockerfile."""
         rig, code = dataclasses.replace(self.rig, project=project, user=user), None
         if dockerfile is not None:
             commit = rig.upload({"Dockerfile": dockerfile})
@@ -48,7 +48,7 @@ class World:
         return self.rig.message(run) or ""
 
     def name(self, build: Run) -> str:
-        """The name that the engine knows the image by."""
+        """The name of the image in the engine."""
         return next(name for name, image in self.rig.engine.local.items() if image == build.image_id)
 
     @property
@@ -253,7 +253,7 @@ def test_variables_and_other_images_are_built_as_they_were(world: World) -> None
 
 
 def attached(world: World, user: User, config: dict[str, Any]) -> Run:
-    """A job of a user in Ann's project, with its build, which is made."""
+    """A job of a user in Ann's project, with a finished build."""
     rig = world.rig
     file = parse({"version": 1, "kind": "job", "build": config, "run": {"cmd": "true"}}, Kind.JOB)
     run = rig.store.runs.insert(world.anns, user, NewRun(Kind.JOB, file.content, file.config))

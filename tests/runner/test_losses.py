@@ -26,7 +26,7 @@ KILLED = "engine-lost: its container was stopped through the engine, by the engi
 
 
 def begin(rig: Rig, run: Run) -> threading.Thread:
-    """Carry a run out on a thread, until it has said something."""
+    """Carry out a run on a thread. Returns after its first output."""
     thread = threading.Thread(target=execution_of(rig.built(run), rig.context()), daemon=True)
     thread.start()
     eventually(lambda: has_said(rig, run, b"begun\n"))
@@ -49,7 +49,7 @@ def details(rig: Rig, run: Run) -> dict[str, object]:
 
 
 def test_a_lost_run_is_started_again_in_a_container_of_its_own(rig: Rig) -> None:
-    """The log: all that there is of the first, a line that says so, and the second whole."""
+    """The log has all output of the first container, a line about the loss, and all output of the second."""
     run = rig.submit("echo begun; sleep 0.5; echo done", **restarting(2))
     thread = begin(rig, run)
     first = rig.container(run)
@@ -104,7 +104,7 @@ def begin_until(rig: Rig, run: Run, text: bytes) -> threading.Thread:
 
 
 def test_what_is_lost_while_nobody_looks_is_started_again_by_the_next_daemon(rig: Rig) -> None:
-    """A daemon that died between the loss and its record gives no try twice."""
+    """A daemon that died between the loss and its record makes no attempt twice."""
     run = rig.built(rig.submit("echo begun", **restarting(1)))
     rig.store.runs.record(run, container_id="gone")
     rig.store.runs.transition(run, "running")
@@ -133,7 +133,7 @@ def test_an_end_that_no_daemon_saw(rig: Rig, code: int, is_lost: bool) -> None:
 
 @pytest.mark.slow
 def test_an_ordinary_restart_after_a_loss_repeats_and_loses_no_line(rig: Rig) -> None:
-    """The second container has two tries in its own log; both follow the marker, once each."""
+    """The second container has two attempts in its log; both follow the marker, once each."""
     run = rig.submit("echo begun; sleep 0.3; exit 3", **restarting(2))
     thread = begin(rig, run)
     rig.engine.lose(rig.again(run).container_id or "")
@@ -182,7 +182,7 @@ def test_a_program_that_ends_itself_with_the_code_of_a_kill_is_its_own_fault(rig
 
 
 def test_a_stopped_run_is_stopped_even_if_the_engine_was_away_before(rig: Rig) -> None:
-    """Its log says nothing of a loss: nothing was lost."""
+    """Its log has no message about a loss."""
     run = rig.submit("echo begun; sleep 60")
     execution = execution_of(rig.built(run), rig.context())
     thread = threading.Thread(target=execution, daemon=True)
@@ -202,7 +202,7 @@ def test_a_stopped_run_is_stopped_even_if_the_engine_was_away_before(rig: Rig) -
 
 @pytest.mark.parametrize("cmd", ["echo begun", "echo begun; sleep 0.5; echo done"])
 def test_a_start_whose_answer_was_lost_starts_nothing_twice(rig: Rig, monkeypatch, cmd: str) -> None:
-    """Whether the program has ended meanwhile or not."""
+    """Whether or not the program has ended since."""
     started: list[FakeContainer] = []
     start = rig.engine.start
 
@@ -268,7 +268,7 @@ def test_a_restart_gives_no_further_time(limited: Rig, supervise: Supervise) -> 
 
 
 def test_servers_have_no_limit(limited: Rig, supervise: Supervise) -> None:
-    """Somebody sits in front of them."""
+    """A user works with them."""
     server = limited.server(Kind.TENSORBOARD)
     supervise(lambda: limited.again(server).status == "running")
     running = next(iter(supervise.supervisor.executions().values()))
@@ -279,7 +279,7 @@ def test_servers_have_no_limit(limited: Rig, supervise: Supervise) -> None:
 
 
 def test_time_goes_on_while_no_daemon_runs(limited: Rig, supervise: Supervise, monkeypatch) -> None:
-    """It is counted from the first line of history that says that it runs."""
+    """It is counted from the first `running` entry of the history."""
     run = limited.built(limited.submit("sleep 60"))
     container_id = execution_of(run, limited.context()).operation.create()
     limited.engine.start(container_id or "")
@@ -293,7 +293,7 @@ def test_time_goes_on_while_no_daemon_runs(limited: Rig, supervise: Supervise, m
 def test_a_clock_that_is_set_ends_no_run_that_the_next_daemon_takes_up(
     rig: Rig, supervise: Supervise, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
-    """The first daemon has noted on the machine's own clock since when it runs."""
+    """The first daemon has recorded the start on the monotonic clock."""
     rig.settings = rig.settings.model_copy(update={"time_limit_s": 3600.0})
     run = rig.submit("echo begun; sleep 60")
     first = execution_of(rig.built(run), rig.context())
@@ -365,7 +365,7 @@ def test_a_success_has_an_exit_code_and_no_reason(rig: Rig) -> None:
 
 @pytest.mark.parametrize("said", [Status.SUCCEEDED, Status.WARNING])
 def test_a_run_that_said_of_itself_how_it_is(rig: Rig, said: Status) -> None:
-    """Done by its own report, it has no further try; a warning of its own takes none away."""
+    """After its own final report it has no further attempt; a reported warning uses none."""
     run = rig.submit("echo begun; sleep 0.5", **restarting(5))
     thread = begin(rig, run)
     rig.store.runs.transition(run, said, "told by the program")

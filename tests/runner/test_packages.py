@@ -1,4 +1,4 @@
-"""A package build on the fake engine: what its container gets, what it leaves, and how it ends."""
+"""Package builds on the fake engine: their container, their results and their end."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ YUM = PurePosixPath("/etc/yum.repos.d/abf.repo")
 
 
 def host(plan: ContainerPlan, target: PurePosixPath) -> Path:
-    """Where something of a container lies on this machine."""
+    """The path on this machine of a path in a container."""
     return next(mount.source for mount in plan.mounts if mount.target == target)
 
 
 class Workshop(FakeEngine):
-    """Its programs leave files too: `make NAME` does what `products` says of that name."""
+    """A fake engine whose programs create files: `make NAME` calls the product of that name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -385,7 +385,7 @@ def test_a_folder_above_the_code_that_can_not_be_opened_is_told_in_the_log(
 def test_the_folders_of_a_container_that_never_started_are_reclaimed(
     yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The daemon's user could not remove them."""
+    """Otherwise the daemon's user could not remove them."""
     yard.engine.users[yard.engine.local["base"]] = "1234"
 
     def refuse(container_id: str) -> None:
@@ -425,7 +425,7 @@ def test_files_of_the_store_lie_in_the_code(yard: Yard) -> None:
 
 
 def test_which_files_lie_in_the_code_is_said_in_git(yard: Yard) -> None:
-    """A link says it as a file does; one of the files that takes the place of `.abf.yml` does not."""
+    """A link to `.abf.yml` counts, a file that replaces it does not."""
     content = b"sources: {}"
     kept = yard.rig.context().file_store.save(io.BytesIO(content))
     yard.rig.store.files.add(kept.sha1, "x", kept.size, yard.ground.user)
@@ -453,7 +453,7 @@ def test_which_files_lie_in_the_code_is_said_in_git(yard: Yard) -> None:
 def test_files_that_only_an_admin_may_read_do_not_come_into_anothers_code(
     yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The code names them: an admin who has it built lends nobody their rights."""
+    """The code names them: an admin who builds it does not pass on the admin's rights."""
     content = b"a file of a hidden project"
     kept, store = yard.rig.context().file_store.save(io.BytesIO(content)), yard.rig.store
     ann = store.users.add("ann")
@@ -616,7 +616,7 @@ def test_a_source_that_has_no_name_of_a_package_fails_its_build(rig: Rig, tmp_pa
 
 @pytest.mark.parametrize("are_told", [False, True])
 def test_two_different_files_of_one_name_fail_their_build(yard: Yard, are_told: bool) -> None:
-    """They would lie in one folder, and only one of them would be there."""
+    """Both have the same path in one folder."""
     entries = [{"name": "a", "version": "1", "fullname": f"{folder}/a-1.whl"} for folder in ("one", "two")]
     steps = [yard.engine.leaves(f"{folder}/a-1.whl", wheel("a", "1", Summary=folder)) for folder in ("one", "two")]
     made = yard.build(*steps, *([yard.engine.leaves("container_data.json", told(*entries))] if are_told else []))
@@ -637,7 +637,7 @@ def test_the_same_file_twice_is_one_package(yard: Yard, are_told: bool) -> None:
 
 
 def test_a_name_that_no_file_can_have_is_a_mistake_in_the_code(yard: Yard) -> None:
-    """No file system takes it: it is left out, and the recipe that was made of the same file says so."""
+    """No file system accepts it: it is left out, and the recipe of the same file reports this."""
     said = f"sources:\n  {'x' * 256}: {sha1(b'')}\n"
     kept = yard.rig.context().file_store.save(io.BytesIO(b""))
     yard.rig.store.files.add(kept.sha1, "empty", kept.size, yard.ground.user)
@@ -671,7 +671,7 @@ def archive() -> bytes:
 
 
 def huge_archive() -> bytes:
-    """A small file that unpacks to more than a source distribution is looked through for its PKG-INFO."""
+    """A small file that unpacks to more bytes than the search for PKG-INFO reads."""
     member = tarfile.TarInfo("data.bin")
     member.size = (1 << 30) + 1
     return gzip.compress(member.tobuf())
@@ -729,7 +729,7 @@ def test_the_upstream_archive_of_a_debian_source_may_be_of_any_size(rig: Rig) ->
 
 
 def test_results_are_not_copied(yard: Yard) -> None:
-    """The file of the store is the one that the build has written."""
+    """The file in the store is the one that the build has written."""
     numbers: list[int] = []
 
     def leave(plan: ContainerPlan) -> None:
@@ -751,7 +751,7 @@ def test_results_are_not_copied(yard: Yard) -> None:
 
 
 def test_what_a_living_container_may_still_write_is_copied(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of a run whose thread failed is recorded while its container may go on."""
+    """The end of a run whose thread failed is recorded while its container may still run."""
     made, numbers = yard.queue(yard.engine.leaves("a.txt", b"a"), "sleep 60"), []
 
     def fail(operation: ContainerOperation, *_: object) -> None:
@@ -769,7 +769,7 @@ def test_what_a_living_container_may_still_write_is_copied(yard: Yard, monkeypat
 
 
 def test_what_a_lost_container_may_still_write_is_copied(yard: Yard) -> None:
-    """An engine that does not know a container says nothing of its programs: it may be another engine."""
+    """An engine that does not know a container may be another engine, so its programs may still run."""
     made, numbers = yard.queue(yard.engine.leaves("a.txt", b"a"), "sleep 60"), list[int]()
     _, thread = yard.in_thread(made)
     lost: list[str] = []
@@ -790,7 +790,7 @@ def test_what_a_lost_container_may_still_write_is_copied(yard: Yard) -> None:
 def test_a_file_of_another_user_is_copied(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that could not be handed over is copied, since its owner could change it later on.
 
-    Where the tests are not root's, the daemon takes itself for another user.
+    Without root, the daemon is given another uid instead.
     """
     theirs, ours = (12345, 0) if os.getuid() == 0 else (os.getuid(), os.getuid() + 1)
     monkeypatch.setattr(ContainerOperation, "reclaim_folders", lambda self, container_id: None)
@@ -818,7 +818,7 @@ def hasty_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small_store(yard: Yard) -> Iterator[Path]:
-    """A file store on a disk of its own with 4 MiB."""
+    """A file store on a separate disk with 4 MiB."""
     with small_disk(yard.rig.settings.folders.files, 4) as folder:
         yield folder
 
@@ -836,7 +836,7 @@ NO_ROOM = "its results can't be stored: No space left on device"
 def test_results_without_room_wait_for_it(
     yard: Yard, small_store: Path, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That is said once, and nothing is copied before all of it has room."""
+    """This is logged once, and nothing is copied before all results have space."""
     looked: list[int] = []
     free, stage = FileStore.free_bytes, FileStore.stage
     monkeypatch.setattr(FileStore, "free_bytes", lambda self: looked.append(free(self)) or looked[-1])
@@ -858,7 +858,7 @@ def test_results_without_room_wait_for_it(
 def test_results_that_a_quota_refuses_wait_and_are_copied_once(
     yard: Yard, small_store: Path, monkeypatch: pytest.MonkeyPatch, supervise: Supervise
 ) -> None:
-    """How much a quota leaves can't be known before."""
+    """The space that a quota leaves is unknown before."""
     stage, staged, refused = FileStore.stage, list[str](), list[int]()
     has_room = threading.Event()
 
@@ -951,7 +951,7 @@ def test_the_results_are_gone_through_once_whatever_a_build_says_of_them(tmp_pat
 
 
 def test_a_file_that_its_file_system_has_compressed_is_a_result(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes less room than it has bytes, and yet it has no holes."""
+    """It uses less space than its size, but has no holes."""
     monkeypatch.setattr("polylocal.files.sparse.holes", lambda about: 2 << 30)
     monkeypatch.setattr("polylocal.runner.package_results.MAX_HOLES", 1)
     made = yard.build(yard.engine.leaves("zeros.log", bytes(1 << 20)))
@@ -961,7 +961,7 @@ def test_a_file_that_its_file_system_has_compressed_is_a_result(yard: Yard, monk
 
 @pytest.mark.slow
 def test_results_that_can_not_be_looked_through_fail_their_build(yard: Yard) -> None:
-    """What was not seen would not be published, and nobody would know."""
+    """Otherwise unseen packages would silently not be published."""
 
     def leave(plan: ContainerPlan) -> None:
         (host(plan, RESULTS) / "a-1.whl").write_bytes(wheel("a", "1"))
@@ -1250,7 +1250,7 @@ def test_a_package_build_survives_its_daemon(code: int, refusals: int, deaths: l
 
 
 def test_the_store_of_a_build_is_whole(store: Store) -> None:
-    """Whoever deletes a build deletes its rows."""
+    """The deletion of a build removes its rows."""
     user = store.users.add("root")
     ground = Ground.of(store, user, store.projects.create(user, {"name": "p"}))
     made = ground.end(ground.queue(), 0, package())

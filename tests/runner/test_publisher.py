@@ -1,4 +1,4 @@
-"""What is published lies where package managers find it, whole, and again if it is lost."""
+"""Publication: contents, replacement, recovery of lost folders."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .conftest import Rig, Supervise
 
 
 class Press:
-    """A ground whose builds leave packages that lie in the file store."""
+    """A platform whose builds have packages in the file store."""
 
     def __init__(self, rig: Rig, kind: str = "pypi", **values: Any) -> None:
         self.rig = rig
@@ -51,7 +51,7 @@ class Press:
         return self.ground.end(self.ground.queue(**values), 0, *packages)
 
     def waiting(self, *packages: NewPackage, **values: Any) -> BuildList:
-        """A build that somebody wants published."""
+        """A build that waits for its publication."""
         made = self.complete(*packages, **values)
         assert self.lists.publish(made, self.rig.user, again=False)
         return self.ground.again(made)
@@ -60,7 +60,7 @@ class Press:
         return store_wheel(self.file_store, name, version)
 
     def publish(self) -> None:
-        """By a daemon that lives for this one look."""
+        """Publish with a new daemon."""
         publisher = Publisher(self.rig.context())
         if publisher.is_due():
             publisher.publish()
@@ -77,7 +77,7 @@ class Press:
         return repositories.container(self.rig.settings.folders.downloads, "cocos", made.id, arch=arch, name="main")
 
     def results(self, made: BuildList) -> list[tuple[str, str]]:
-        """Their names and what they say."""
+        """The names and the contents of the results."""
         found = []
         for result in self.lists.results(made):
             path = self.file_store.path(result.sha1)
@@ -91,7 +91,7 @@ def press(rig: Rig) -> Press:
 
 
 def lying(folder: Path) -> set[str]:
-    """The packages in a folder, without what is made beside them."""
+    """The packages in a folder, without indexes."""
     return {path.name for path in folder.iterdir() if path.suffix in (".whl", ".gz", ".deb", ".dsc", ".xz")} - {
         "Packages.gz",
         "Sources.gz",
@@ -134,7 +134,7 @@ def test_debian_packages_are_published_for_apt(rig: Rig) -> None:
 
 
 def test_a_package_is_read_for_the_first_publication_alone(press: Press, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cost of a publication follows what is new in it, not what lies there already."""
+    """The cost of a publication depends on its new packages, not on existing ones."""
     read: list[str] = []
     real = reading.facts
 
@@ -253,7 +253,7 @@ def test_what_is_withdrawn_goes_at_once(press: Press) -> None:
 
 @pytest.mark.parametrize("is_other_waiting", [False, True])
 def test_what_is_withdrawn_is_not_left_for_readers_of_earlier_indexes(press: Press, is_other_waiting: bool) -> None:
-    """Neither its last version nor those before, whatever is published then. Versions of other projects are."""
+    """Neither its last version nor earlier ones, whatever is published later. Versions of other projects are left."""
     other = press.project("other")
     for version in ("1", "2"):
         press.waiting(press.wheel("a", version))
@@ -268,7 +268,7 @@ def test_what_is_withdrawn_is_not_left_for_readers_of_earlier_indexes(press: Pre
 
 
 def served(press: Press) -> set[str]:
-    """The packages that a client gets by their paths in the pool, of the repository or of what was left of it."""
+    """The packages that a client gets by their paths in the pool, of the repository or of its earlier generations."""
     left = press.folder().with_name(".release.left")
     return {path.name for root in (press.folder(), *left.glob("*")) for path in root.glob("pool/*/*.whl")}
 
@@ -407,7 +407,7 @@ def test_a_released_platform_gets_updates_and_keeps_its_release(press: Press) ->
 
 
 def broken(press: Press, name: str) -> NewPackage:
-    """Lies in the file store, and is no wheel."""
+    """A file in the file store that is not a wheel."""
     path = press.file_store.folder / sha1(f"{name} 1".encode())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(f"{name} 1".encode())
@@ -443,7 +443,7 @@ def test_what_failed_may_be_published_again(press: Press) -> None:
 
 
 def test_a_file_with_another_content_than_its_sha1_is_not_published(press: Press) -> None:
-    """Not even a package that can be read: an index would promise it to everybody."""
+    """Not even if it is a readable package, since an index would list it."""
     found = press.wheel("a")
     (press.file_store.folder / found.sha1).write_bytes(wheel("a", "1", Summary="another one"))
     made = press.waiting(found)
@@ -564,7 +564,7 @@ FOREIGN = {"x_1_all.deb": "binary", "x-1.x86_64.rpm": "binary", "x-1.src.rpm": "
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_package_of_another_kind_stops_nobody(press: Press, name: str) -> None:
-    """It lies there for who wants it; pip is not told of it."""
+    """It is in the folder, but not in pip's index."""
     odd = press.project("odd")
     made = press.waiting(stray(press, name), project=odd, auto_create_container=True)
     other = press.waiting(press.wheel("a"))
@@ -579,18 +579,18 @@ def test_a_package_of_another_kind_stops_nobody(press: Press, name: str) -> None
 
 
 def stray(press: Press, name: str, content: bytes = b"of another kind") -> NewPackage:
-    """Lies in the file store under whatever name."""
+    """A file in the file store with any name."""
     press.file_store.save(io.BytesIO(content))
     return package("x", "1", content, file_name=name, type=FOREIGN.get(name, "binary"))
 
 
 class Odd(Exception):
-    """Nobody has thought of it."""
+    """An unexpected error."""
 
 
 @pytest.fixture
 def odd_ones(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
-    """What comes of writing a folder that is to hold a file of some name; None: any."""
+    """Replaces the writing of a folder with a file of this name; None: of any folder."""
     found: dict[str, Exception] = {}
     real = repositories.write
 
@@ -642,7 +642,7 @@ def test_whatever_goes_wrong_with_writing_anew_stops_no_other_repository(
 
 
 def test_a_store_that_can_not_be_asked_is_no_fault_of_a_package(press: Press, odd_ones: dict[str, Exception]) -> None:
-    """Nothing is told of it: as soon as the store answers, all is done."""
+    """No error is reported; it is published when the store answers again."""
     odd_ones[file("a")] = StoreError("locked")
     contained = press.complete(press.wheel("a"))
     assert press.lists.request_container(contained)
@@ -668,7 +668,7 @@ def test_a_store_that_can_not_be_asked_is_no_fault_of_a_package(press: Press, od
 
 @pytest.mark.parametrize("are_together", [False, True])
 def test_of_two_projects_files_of_one_name_the_first_stays(press: Press, are_together: bool) -> None:
-    """The other would be gone, and nobody told."""
+    """Otherwise the other file would be lost silently."""
     mine = press.waiting(stray(press, "x-1.rpm", b"mine"))
     if not are_together:
         press.publish()
@@ -687,7 +687,7 @@ def test_of_two_projects_files_of_one_name_the_first_stays(press: Press, are_tog
 
 
 def test_two_that_lie_there_already_stop_no_third(press: Press) -> None:
-    """From a time when nobody refused them: the one that came last has the name."""
+    """From an older version that did not refuse them: the last one has the name."""
     press.ground.mark_published(press.complete(stray(press, "x-1.rpm", b"mine")))
     press.ground.mark_published(press.complete(stray(press, "x-1.rpm", b"theirs"), project=press.project("other")))
     press.rig.store.build_lists.set_stale(press.ground.repository.id)
@@ -716,7 +716,7 @@ def test_the_same_file_of_two_projects_is_no_matter(press: Press) -> None:
 
 
 def test_sources_of_one_project_take_each_others_place_whatever_they_are_built_for(press: Press) -> None:
-    """Two builds of one commit pack it twice, and differ in their times."""
+    """Two builds of one commit pack it twice, with different times."""
     arch = press.rig.store.platforms.arches(["aarch64"])[0]
     first = press.waiting(stray(press, "x-1.src.rpm", b"first"))
     press.publish()
@@ -730,7 +730,7 @@ def test_sources_of_one_project_take_each_others_place_whatever_they_are_built_f
 
 
 def test_what_is_rejected_leaves_the_repository_that_it_lies_in(press: Press) -> None:
-    """From an earlier time, when nobody minded."""
+    """From an older version that accepted it."""
     press.waiting(press.wheel("b"), project=press.project("other"))
     mine = press.wheel("a")
     made = press.waiting(mine, as_source(press.wheel("src"), "1", ""))
@@ -753,7 +753,7 @@ def test_what_is_rejected_leaves_the_repository_that_it_lies_in(press: Press) ->
 
 
 class Killed(BaseException):
-    """The process is gone."""
+    """The process was killed."""
 
 
 @pytest.mark.parametrize("survives", [0, 1, 2])

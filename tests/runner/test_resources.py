@@ -1,4 +1,4 @@
-"""What runs take of the machine: how many run at a time, what is refused before any build, what a container gets."""
+"""Resources of runs: concurrency, refusals before a build, limits of containers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups that learn from results: what they try next, when they end, and that no crash changes either."""
+"""Groups that learn from results: their suggestions and ends, also after crashes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SIZES = {"hyperband": [9, 3, 1, 5, 1, 3], "bo": [3, 1, 1, 1, 1]}
 
 
 def goal(params: Params) -> float:
-    """Best near 0.7, better with more epochs."""
+    """A value that is best near 0.7, and better with more epochs."""
     return -abs(params["lr"] - 0.7) + (0.1 if params["act"] == "tanh" else 0) + params.get("epochs", 0) / 100
 
 
@@ -76,7 +76,7 @@ def members(rig: Rig, group: Run) -> list[ExperimentSummary]:
 
 
 def shown(rig: Rig, group: Run) -> Shown:
-    """All that a group has come to, in the order in which it was made."""
+    """All results of a group, in the order of creation."""
     return [(each.iteration, each.params, each.status, each.last_metric) for each in members(rig, group)]
 
 
@@ -86,7 +86,7 @@ def sizes(rig: Rig, group: Run) -> list[int]:
 
 
 def agrees(rig: Rig, group: Run) -> None:
-    """What the group says of itself is what its experiments are."""
+    """Check the counts of a group against its experiments."""
     group, found = rig.again(group), members(rig, group)
     assert group.suggested == sum(each.iteration == group.iteration for each in found)
     assert {each.iteration for each in found} <= set(range(group.iteration + 1))
@@ -102,14 +102,14 @@ def agrees(rig: Rig, group: Run) -> None:
 
 
 def look(groups: Groups) -> None:
-    """One look, and another one if something had to be computed."""
+    """Advance groups by one step, and by another one after a computation."""
     groups.advance_all()
     for _, thought in list(groups._computed.values()):
         thought.exception(60)
 
 
 def play(rig: Rig, group: Run, goal: Goal) -> int:
-    """Let those that were let go come to their end, the newest first. Returns how many there were."""
+    """End the released experiments, the newest first. Returns their number."""
     free = [each for each in members(rig, group) if not each.is_held and not is_done(each.status)]
     for each in reversed(free):
         run, value = rig.store.runs.by_pk(each.pk), goal(each.params)
@@ -121,7 +121,7 @@ def play(rig: Rig, group: Run, goal: Goal) -> int:
 
 
 def whole(rig: Rig, group: Run, goal: Goal = goal) -> Run:
-    """From its beginning to its end, with one daemon."""
+    """Run a group from its start to its end with one daemon."""
     groups = Groups(rig.context(), lambda: None)
     for _ in range(500):
         if is_done(rig.again(group).status):
@@ -134,7 +134,7 @@ def whole(rig: Rig, group: Run, goal: Goal = goal) -> Run:
 
 
 def quick_bayes(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params:
-    """Depends on every result, as the real one does, and takes no time."""
+    """Suggests a point that depends on all results, like the real optimisation, but at once."""
     total = sum(trial.value or 0.5 for trial in trials) + len(trials)
     return {"lr": math.modf(abs(total) * 7.7)[0], "act": "relu"}
 
@@ -388,7 +388,7 @@ def test_a_budget_of_seconds_drops_what_waits_and_lets_finish_what_runs(
 
 
 class Killed(BaseException):
-    """The process is gone: nobody handles this."""
+    """The process was killed: no code handles this."""
 
 
 class Mortal:
@@ -415,7 +415,7 @@ class Mortal:
 
 
 def with_deaths(rig: Rig, group: Run, goal: Goal, deaths: Sequence[tuple[int, bool]]) -> Run:
-    """Each daemon lives for so many calls; the last one lives on. Experiments go on meanwhile."""
+    """Run daemons that die after these numbers of calls; the last one survives. Experiments continue."""
     for calls, after in deaths:
         groups = Groups(rig.context(store=Mortal(rig.store, [calls], after)), lambda: None)
         try:
@@ -430,7 +430,7 @@ def with_deaths(rig: Rig, group: Run, goal: Goal, deaths: Sequence[tuple[int, bo
 
 @pytest.fixture(scope="module")
 def undisturbed() -> Callable[[str], Shown]:
-    """What a search comes to when nobody dies; each is found out once."""
+    """The result of a search without a death; computed once for each search."""
     known: dict[str, Shown] = {}
 
     def of(name: str) -> Shown:
@@ -487,7 +487,7 @@ def test_no_crash_changes_what_is_tried(
 
 
 def test_a_daemon_for_every_look(rig: Rig) -> None:
-    """None of them knows what the one before it thought."""
+    """No daemon has the suggestions of the one before."""
     group, plain = submit(rig, HYPERBAND), whole(rig, submit(rig, HYPERBAND))
     while not is_done(rig.again(group).status):
         look(Groups(rig.context(), lambda: None))
@@ -510,7 +510,7 @@ def test_two_daemons_that_believe_to_be_alone_make_nothing_twice(rig: Rig) -> No
 
 
 class Measuring(FakeEngine):
-    """A container of an experiment tells its metric when it starts, as a program would."""
+    """An engine whose experiments report their metric at their start."""
 
     store: Store
 
@@ -524,7 +524,7 @@ class Measuring(FakeEngine):
 
 @pytest.fixture
 def supervised(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
-    """A group from its beginning to its end; `amnesia`: at every look a daemon that knows nothing tends to it."""
+    """Run a group from its start to its end; `amnesia`: with a new daemon for each step."""
     monkeypatch.setattr(container_operation, "INSPECT_S", 0.02)
     engine = Measuring()
     engine.store = rig.store
@@ -561,7 +561,7 @@ def test_hyperband_end_to_end(rig: Rig, supervised: Callable[..., Run], amnesia:
 
 @pytest.mark.slow
 def test_bayesian_optimisation_end_to_end(rig: Rig, supervised: Callable[..., Run]) -> None:
-    """With scikit-learn, in a process of its own."""
+    """With scikit-learn, in a separate process."""
     tuning = {**BO, "bo": {**BO["bo"], "n_iterations": 1}}
     group = supervised(tuning)
     assert group.status == "succeeded", rig.message(group)

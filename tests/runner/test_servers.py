@@ -1,4 +1,4 @@
-"""Notebooks and tensorboards on the fake engine: their place, port and folders, and what becomes of changes."""
+"""Notebooks and tensorboards on the fake engine: address, folders, commits of changes."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def test_a_repository_inside_keeps_the_folder_and_is_noted(rig, supervise, noteb
 
 
 def test_a_huge_file_of_holes_keeps_the_folder_and_is_noted(rig, supervise, notebook):
-    """`truncate` makes one in no time, and reading it would take hours."""
+    """`truncate` creates one at once, and reading it would take hours."""
     folder = work(rig, notebook)
     (folder / "new.py").write_text("1")
     with (folder / "huge.bin").open("wb") as file:
@@ -349,13 +349,13 @@ class Killed(BaseException):
 
 
 class Deaf:
-    """Follows no output."""
+    """A follower that reads no output."""
 
     def attach(self) -> None: ...
 
 
 def stopped_on_disk(rig):
-    """A notebook whose container has ended, whose row says `running`, and that no daemon has in hand."""
+    """A notebook whose container has ended, whose row says `running`, and that no daemon works on."""
     run = rig.built(rig.server(Kind.NOTEBOOK, commit=rig.upload(CODE)))
     execution = execution_of(run, rig.context())
     container_id = execution.operation.create()
@@ -404,7 +404,7 @@ def test_a_crash_right_after_the_commit(rig, monkeypatch):
 
 @pytest.mark.slow
 def test_a_crash_in_the_middle_of_putting_the_folder_away(rig, monkeypatch):
-    """Half a folder is no change that anybody made."""
+    """A partly removed folder is not a change of a user."""
     run = stopped_on_disk(rig)
     with monkeypatch.context() as patch:
         patch.setattr(workspace, "remove_tree", _dying_at_removal(1))
@@ -528,7 +528,7 @@ def test_a_tensorboard_of_a_group_has_a_folder_of_its_own(rig, supervise):
 
 
 def test_no_tensorboard_outlives_what_it_shows(rig, supervise):
-    """Else it would pass for the project's own."""
+    """Otherwise it would show the outputs of another project."""
     experiment = rig.experiment("true")
     group = rig.group({"matrix": {"n": {"values": [1]}}})
     supervise(lambda: rig.again(experiment).finished_at and rig.again(group).finished_at)

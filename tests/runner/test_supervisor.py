@@ -1,4 +1,4 @@
-"""The queue: who goes first, how many at once, what is stopped, what is cleared away."""
+"""The supervisor: order and concurrency of runs, stops, clean-up."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_containers_that_nothing_waits_for_are_removed(rig):
 
 
 def _left_behind(rig, run, cmd, name):
-    """A container of a run that came to its end while nobody looked."""
+    """The container of a run that ended while no daemon ran."""
     from polylocal.engine.plan import ContainerPlan
     from polylocal.planning.container import labels
 
@@ -176,7 +176,7 @@ def _left_behind(rig, run, cmd, name):
 
 
 def test_the_log_of_a_container_that_was_lost_is_not_completed_behind_its_successors(rig):
-    """It has its part of the log, and a mark behind it; the engine may find it again at any time."""
+    """The log has its output and a mark; the engine may find the container again at any time."""
     run = rig.run(rig.submit("echo second"))
     before = rig.log(run)
     lost = _left_behind(rig, run, "echo first; echo more of the first", "lost")
@@ -232,7 +232,7 @@ def test_a_helper_at_work_is_let_be_and_one_that_was_left_behind_goes(rig):
 
 
 def test_a_removal_that_hangs_holds_up_no_run(rig, supervise, monkeypatch):
-    """An engine may take minutes to delete what is large."""
+    """An engine may take minutes to remove a large image."""
     gone = rig.submit("true")
     supervise(lambda: all_done(rig, [gone]))
     hanging, go, removed = threading.Event(), threading.Event(), []
@@ -312,7 +312,7 @@ def test_a_removal_that_fails_is_put_off_and_the_others_go_on(rig, supervise, mo
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
 def test_what_this_process_runs_out_of_puts_a_run_off(rig, supervise, monkeypatch, code):
-    """No descriptor is left for a moment: that is no fault of the run."""
+    """A temporary lack of descriptors is not an error of the run."""
     monkeypatch.setattr(supervisor_module, "RETRY_S", 0.05)
     create, refused = rig.engine.create, []
 
