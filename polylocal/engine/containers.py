@@ -8,6 +8,7 @@ from typing import Protocol, Self
 from polylocal.engine.plan import ContainerPlan
 
 LOOPBACK = "127.0.0.1"
+STORED_PIECE = 16 * 1024  # bytes; a stored log has longer lines in pieces of this size
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,11 @@ class Containers(Protocol):
         """
 
     def logs(self, container_id: str, *, follow: bool, tail: int | None = None) -> Stream:
-        """The stored output from the first byte, or the last `tail` lines. `follow`: then the live output."""
+        """The stored output from the first byte, or the last `tail` lines. `follow`: then the live output.
+
+        Line ends are stored as they are. A byte that is not UTF-8 may be stored as U+FFFD, also at the end of a
+        `STORED_PIECE`.
+        """
 
     def inspect(self, container_id: str) -> ContainerState: ...
 

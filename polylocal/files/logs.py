@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from polylocal.engine.containers import STORED_PIECE
 from polylocal.errors import StoreError
 from polylocal.text import visible
 
@@ -33,7 +34,6 @@ _STORED = 0x10  # flag in the stream byte of a record
 _SAME_MOMENT_US = 1000  # pieces of one stream within a millisecond share a record
 _REPLACED = "\ufffd".encode()  # what the engine returns for a byte that is not UTF-8
 _Number = tuple[int, int]  # device and inode; unique while the file is open
-_ENGINE_PIECE = 16 * 1024  # bytes; the engine splits longer lines
 
 
 @dataclass(frozen=True)
@@ -496,7 +496,7 @@ class _LineCounter:
 
     def _restart(self) -> None:
         self._measured = 0
-        self._room = _ENGINE_PIECE
+        self._room = STORED_PIECE
         self._decoder = codecs.getincrementaldecoder("utf-8")("polylocal-replace-bytes")
 
     def feed(self, data: bytes, is_stored: bool) -> None:
@@ -518,7 +518,7 @@ class _LineCounter:
             if not self._room:  # the engine decodes each piece separately
                 self._measured += _length(self._decoder.decode(b"", final=True))
                 self._decoder.reset()
-                self._room = _ENGINE_PIECE
+                self._room = STORED_PIECE
 
     def position(self) -> Position:
         begun, _ = self._decoder.getstate()

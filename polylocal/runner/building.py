@@ -14,7 +14,7 @@ from polylocal.engine.images import BuildRequest, BuildResult
 from polylocal.engine.plan import IMAGE_LABEL
 from polylocal.engine.references import is_image_id
 from polylocal.errors import InvalidInput, NotFound
-from polylocal.files.logs import LogWriter
+from polylocal.files.logs import MARK, LogWriter
 from polylocal.files.masking import Mask
 from polylocal.planning import container, dockerfile
 from polylocal.planning.dockerfile import Base, Reference
@@ -134,7 +134,7 @@ class BuildOperation:
                     # the image was built, but the daemon ended before it recorded that
                     context.store.built_images.complete(run, found)
                     return BuildResult(found)
-                writer.write_message("polylocal: the daemon was restarted, building again")
+                writer.write_message(f"{MARK}the daemon was restarted, building again")
             result = self._build_with_log(run, secrets, writer)
             return result and replace(result, error=hide_text(result.error), step=hide_text(result.step))
 
@@ -165,7 +165,7 @@ class BuildOperation:
         text = dockerfile.with_secrets(text) if secrets else text
 
         def report_retry() -> None:
-            writer.write_message("polylocal: the engine went away in the middle of the build, building again")
+            writer.write_message(f"{MARK}the engine went away in the middle of the build, building again")
 
         def note(image_id: str) -> None:
             built_images.add(run, image_id, is_whole=False, sources=resolved.projects)
