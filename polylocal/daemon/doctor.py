@@ -15,8 +15,7 @@ from polylocal.api import origins
 from polylocal.daemon import home_lock, web_server
 from polylocal.daemon.engine_setup import engine_at
 from polylocal.engine.base import Engine
-from polylocal.engine.diagnosis import Diagnosis, Isolation
-from polylocal.engine.host import EngineInfo, Host
+from polylocal.engine.host import EngineInfo, Host, Isolation
 from polylocal.engine.images import Images
 from polylocal.engine.opening import Report, find_engine, registry_problems
 from polylocal.engine.plan import OWN_NETWORK
@@ -169,7 +168,7 @@ def _of_engine(engine: Engine, settings: Settings) -> Iterator[Finding]:
         engine.close()
 
 
-def _version(engine: Diagnosis, info: EngineInfo) -> Finding:
+def _version(engine: Host, info: EngineInfo) -> Finding:
     what = f"{info.name} {info.version}, API {info.api_version}, {info.cpus} cores, {info.memory_mib:.0f} MiB"
     if problem := engine.unsupported():
         return Finding("engine version", "problem", f"{what}; {problem}", "Update the engine.")

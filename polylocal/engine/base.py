@@ -1,4 +1,4 @@
-"""The engine as the daemon needs it: four protocols in one, and their contract. It does not depend on Docker.
+"""The engine as the daemon needs it: three protocols in one, and their contract. It does not depend on Docker.
 
 The contract holds for every engine; `tests/engine/` checks it on Docker and on a fake engine.
 
@@ -16,10 +16,9 @@ The contract holds for every engine; `tests/engine/` checks it on Docker and on 
 from typing import Protocol
 
 from polylocal.engine.containers import Containers
-from polylocal.engine.diagnosis import Diagnosis
 from polylocal.engine.host import Host
 from polylocal.engine.images import Images
 
 
-class Engine(Images, Containers, Host, Diagnosis, Protocol):
-    """Runs containers and builds images. Callers that need less take one of the four protocols."""
+class Engine(Images, Containers, Host, Protocol):
+    """Runs containers and builds images. Callers that need less take one of the three protocols."""

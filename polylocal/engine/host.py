@@ -30,6 +30,16 @@ class GpuSupport:
     fix: str = ""  # one line for the user: how to get them; "": unknown
 
 
+@dataclass(frozen=True)
+class Isolation:
+    """Whether polylocal's own network isolates the containers of runs from each other."""
+
+    is_supported: bool = True  # False: the engine has no network that does
+    exists: bool = True  # False: the network is created when it is first needed
+    problem: str = ""  # the reason why it does not isolate them
+    fix: str = ""  # one line for the user
+
+
 class Host(Protocol):
     """Describes the machine of the engine. `base` has the rules that hold for every method."""
 
@@ -57,9 +67,11 @@ class Host(Protocol):
     def time(self) -> datetime:
         """The engine's clock."""
 
-    def own_network(self) -> bool:
-        """Whether polylocal's network exists. Creates nothing. Raises EngineError: a network of this name exists, and
-        polylocal can't use it."""
+    def unsupported(self) -> str:
+        """The reason why the daemon can't use this version of the engine, in a few words; "": it can."""
+
+    def isolation(self) -> Isolation:
+        """Examines polylocal's own network. Creates nothing."""
 
     def gateway(self, network: str) -> str | None:
         """The address of the host on this network, where containers reach it; None: it has none.

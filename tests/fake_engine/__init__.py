@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from fake_engine.containers import FakeContainer, FakeContainers
-from polylocal.engine.diagnosis import Isolation
-from polylocal.engine.host import EngineInfo, GpuSupport
+from polylocal.engine.host import EngineInfo, GpuSupport, Isolation
 from polylocal.engine.machine import Machine
 
 __all__ = ["FakeContainer", "FakeEngine"]
@@ -59,10 +58,6 @@ class FakeEngine(FakeContainers):
         self._answer()
         return datetime.now(UTC)
 
-    def own_network(self) -> bool:
-        self._answer()
-        return True
-
     def gateway(self, network: str) -> str | None:
         self._answer()
         return None
@@ -71,7 +66,8 @@ class FakeEngine(FakeContainers):
         return ""
 
     def isolation(self) -> Isolation:
-        return Isolation(exists=self.own_network())
+        self._answer()
+        return Isolation()
 
     def close(self) -> None:
         self.cut()

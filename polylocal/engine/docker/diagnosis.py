@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from polylocal.engine.diagnosis import Isolation
 from polylocal.engine.docker.host import DockerHost
+from polylocal.engine.host import Isolation
 from polylocal.engine.plan import OWN_NETWORK
 from polylocal.errors import EngineError
 
@@ -12,7 +12,7 @@ _BRIDGE_FILTER = "net/bridge/bridge-nf-call-iptables"
 
 
 class DockerDiagnosis(DockerHost):
-    """See `engine.diagnosis.Diagnosis`."""
+    """The part of `engine.host.Host` that `polylocal doctor` calls."""
 
     def unsupported(self) -> str:
         is_old = tuple(map(int, self.known().api_version.split("."))) < OLDEST_API
