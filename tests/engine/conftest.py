@@ -48,7 +48,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     if request.param == "fake":
         yield Bench(FakeEngine(["base"], shells=["/bin/sh"], node=NODE), "base", installation)
         return
-    request.getfixturevalue("swept").append(installation)
+    request.getfixturevalue("to_sweep").append(installation)
     engine = DockerEngine(request.getfixturevalue("engine_address"), node=NODE)
     yield Bench(engine, BUSYBOX, installation)
     engine.close()
