@@ -4,11 +4,12 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
+from polylocal.api.engine_times import EngineTimes
 from polylocal.api.feed import Feed
 from polylocal.api.index_readers import IndexReaders
 from polylocal.api.login_throttle import LoginThrottle
-from polylocal.api.metrics import EngineTimes, Monitor
 from polylocal.api.permission_watch import PermissionWatch
 from polylocal.api.quotas import Quotas
 from polylocal.engine.containers import Usage
@@ -17,6 +18,9 @@ from polylocal.files.disk import Item
 from polylocal.installation import InstallationContext
 from polylocal.planning.queue import QueueState
 from polylocal.polyaxonfile import Capacity
+
+if TYPE_CHECKING:
+    from polylocal.api.metrics import Monitor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,5 +51,7 @@ class ApiContext(InstallationContext):
         return PermissionWatch(self.store)
 
     @cached_property
-    def monitor(self) -> Monitor:
+    def monitor(self) -> "Monitor":
+        from polylocal.api.metrics import Monitor  # large; most daemons are never asked for metrics
+
         return Monitor(self.store, self.disk, self.engine_state, self.engine_times)

@@ -2,36 +2,19 @@
 
 import time
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from polylocal import __version__, clock
+from polylocal.api.engine_times import BUCKETS_S, EngineTimes
 from polylocal.files.disk import Disk
 from polylocal.store import Store
 from polylocal.store.rows import Figures
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 _CACHE_S = 5.0  # figures of the database are reused for so long
-
-
-class EngineTimes:
-    """Measures how long calls to the engine take. Thread-safe; made before the engine, which reports to it."""
-
-    def __init__(self) -> None:
-        self.histogram = Histogram(
-            "polylocal_engine_seconds",
-            "Seconds until the engine answers, by what it was asked for.",
-            ["call"],
-            buckets=_BUCKETS_S,
-            registry=None,
-        )
-
-    def observe(self, call: str, seconds: float) -> None:
-        """Note an answer of the engine: `call` as in `POST containers/start`."""
-        self.histogram.labels(call).observe(seconds)
 
 
 class Monitor:
@@ -42,7 +25,7 @@ class Monitor:
     ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Figures(store, disk, engine_state))
-        self._registry.register(engine_times.histogram)
+        self._registry.register(EngineSeconds(engine_times))
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
@@ -92,6 +75,22 @@ class _Figures(Collector):
         if self._figures is None or now - self._figures[0] > _CACHE_S:
             self._figures = (now, self._store.usage.figures())
         return self._figures[1]
+
+
+class EngineSeconds(Collector):
+    """The histogram of the engine's answers."""
+
+    def __init__(self, times: EngineTimes) -> None:
+        self._times = times
+
+    def collect(self) -> Iterable[Metric]:
+        about = "Seconds until the engine answers, by what it was asked for."
+        histogram = HistogramMetricFamily("polylocal_engine_seconds", about, labels=["call"])
+        for call, times in self._times.snapshot().items():
+            bounds = [*map(str, BUCKETS_S), "+Inf"]
+            histogram.add_metric([call], list(zip(bounds, accumulate(times.counts), strict=True)), times.sum_s)
+            histogram.add_sample(f"{histogram.name}_created", {"call": call}, times.created_at)
+        yield histogram
 
 
 def _bit(problem: str | None) -> int:

@@ -11,13 +11,14 @@ from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty_response, refusal
 from polylocal.api.kernel import Threads
 from polylocal.api.kinds import TRAITS
-from polylocal.api.metrics import CONTENT_TYPE
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.platform import RoomItem, disk_item
 from polylocal.errors import EngineUnreachable, StoreError
 from polylocal.files.disk import Item, size_of
 from polylocal.store import Store
 from polylocal.store.rows import Run
+
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"  # its text format
 
 
 def health(call: Call) -> Response:
@@ -49,7 +50,7 @@ def _component(problem: str | None) -> Json:
 
 
 def metrics(call: Call) -> Response:
-    return Response(call.context.monitor.text(), media_type=CONTENT_TYPE)
+    return Response(call.context.monitor.text(), media_type=_PROMETHEUS)
 
 
 def room(call: Call) -> RoomItem:
@@ -123,7 +124,7 @@ ENDPOINTS = [
     _now("/_health", health, "The same, under its older name"),
     _state("/statusz", status, "The state of each component"),
     _state("/_status", status, "The same, under its older name"),
-    Endpoint("GET", "/metrics", metrics, "Figures for Prometheus", Access.USER, media=CONTENT_TYPE),
+    Endpoint("GET", "/metrics", metrics, "Figures for Prometheus", Access.USER, media=_PROMETHEUS),
     _long("GET", "/polylocal/v1/disk", room, "Disk usage of all parts", Access.ADMIN, answer=RoomItem, query=_BUDGET),
     _long("POST", "/polylocal/v1/gc", collect, "Remove what is not needed", Access.ADMIN, bodies.Collection, RoomItem),
     _long("GET", "/polylocal/v1/runs/{kind}/{id:id}/disk", of_run, "Disk usage of a run", Access.USER, answer=Json),

@@ -3,7 +3,6 @@
 import csv
 import io
 import itertools
-import statistics
 from collections.abc import Sequence
 
 from polylocal import clock
@@ -112,6 +111,8 @@ def _rank(members: Sequence[ExperimentSummary], metric: SearchMetric) -> list[Ex
 
 def _importance(members: Sequence[ExperimentSummary], metric: SearchMetric) -> dict[str, float]:
     """The squared rank correlation of each numeric param with the metric. Params with one value are left out."""
+    import statistics  # large, and used only here
+
     valued = [(member.params, value) for member in members if (value := _value(member, metric)) is not None]
     names = dict.fromkeys(name for params, _ in valued for name in params)
     found = {}

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from polylocal.api import app as api
 from polylocal.api.api_context import ApiContext
+from polylocal.api.engine_times import EngineTimes
 from polylocal.api.feed import Feed
-from polylocal.api.metrics import EngineTimes
 from polylocal.daemon import accounts, home_lock, leftovers, web_server
 from polylocal.daemon.bridge import Gateways, serve_containers
 from polylocal.daemon.engine_setup import engine_at

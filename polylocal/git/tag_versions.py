@@ -1,16 +1,21 @@
-"""Derives PEP 440 versions of Python projects from git tags. Pure."""
+"""Derives PEP 440 versions of Python projects from git tags. Pure.
+
+Imports `packaging` in functions: that takes 30 ms, and a daemon's start needs none of it.
+"""
+
+from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
-from typing import Any
-
-from packaging.utils import canonicalize_name
-from packaging.version import Version
+from typing import TYPE_CHECKING, Any
 
 from polylocal.git import revisions
 from polylocal.text import pyproject as project_file
+
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 # Each sets the version for one build system: setuptools-scm (with hatch-vcs and flit-scm), pdm-backend, pbr,
 # poetry-dynamic-versioning and uv-dynamic-versioning.
@@ -77,6 +82,8 @@ def of_tag(tag: str, projects: Collection[str]) -> Version | None:
 
     A tag with another name belongs to another project in the repository. None: the tag names no version.
     """
+    from packaging.utils import canonicalize_name
+
     found = _TAG.fullmatch(tag)
     if found is None:
         return None
@@ -88,6 +95,8 @@ def of_tag(tag: str, projects: Collection[str]) -> Version | None:
 
 
 def _version(text: str) -> Version | None:
+    from packaging.version import Version
+
     try:
         return Version(text)
     except ValueError:  # invalid, or a number with too many digits
@@ -126,6 +135,7 @@ def tool(requirements: Sequence[str], pyproject: str | None) -> str | None:
     if _has_fallback(project_file.table(data, "tool")) or _is_in_code(data):
         return None
     from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
     wanted = {canonicalize_name(Requirement(item).name) for item in requirements}
     return next((name for name in _TOOLS if name in wanted), None)

@@ -17,8 +17,6 @@ from io import FileIO
 from pathlib import Path
 from urllib.parse import quote
 
-from packaging.utils import InvalidName, canonicalize_name
-
 from polylocal.errors import PackageError
 from polylocal.files.disk import is_transient
 from polylocal.packages.description import Description
@@ -111,7 +109,9 @@ def _sdist_metadata(path: Path, file_name: str) -> bytes | None:
 
 
 def _parse(content: bytes, file_name: str) -> Description:
-    from packaging.metadata import parse_email  # takes 50 ms to import: a daemon's start does not wait for it
+    # these take 50 ms to import: a daemon's start does not wait for them
+    from packaging.metadata import parse_email
+    from packaging.utils import InvalidName, canonicalize_name
 
     kept = content[:_MAX_METADATA]
     try:
@@ -171,6 +171,8 @@ def index(files: Sequence[IndexedFile]) -> Mapping[str, bytes]:
     `simple/` has a page as HTML and as JSON, and so has each project below it. The metadata of a wheel is the file
     `<path>.metadata`. The index ignores other files.
     """
+    from packaging.utils import canonicalize_name
+
     projects: dict[str, list[_Link]] = {}
     for file in sorted(files, key=lambda file: file.name):
         if file.name.endswith((_WHEEL, _SDIST)) and "name" in file.facts.about:

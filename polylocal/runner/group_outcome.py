@@ -1,7 +1,6 @@
 """Decides how a group ends from the ends of its experiments, and which experiments early stopping ends. Pure."""
 
 import math
-import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -129,6 +128,8 @@ def _compared_value(rule: EarlyStopping, values: Sequence[float]) -> float:
 
 def _limit(rule: EarlyStopping, own: Sequence[float], others: Sequence[Sequence[float]]) -> float | None:
     """The value below (or above) which an experiment is ended; None: too few experiments have as many values."""
+    import statistics  # large, and used only here
+
     policy = rule.policy
     if policy is None:
         return None
