@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 BUSYBOX = "polylocal/busybox:test"  # made by scripts/base-images; has no bash
 USUAL_INPUTS = 200  # generated examples of a test that states no number
-_POLL_S, _MAX_POLL_S = 0.01, 0.1
+_POLL_S, _MAX_POLL_S = 0.01, 0.25
 _CAP_SYS_ADMIN = 21  # capabilities(7): the right to mount
 _LOCAL_GIT = {"POLYLOCAL_LOCAL_GIT_HOSTS": '["127.0.0.1"]'}  # lets plain users of tests fetch from test servers
 
