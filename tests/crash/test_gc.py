@@ -93,9 +93,9 @@ class World:
         httpx2.request(method, f"{self.daemon.url}{run.path}/{word}/", headers=headers).raise_for_status()
 
     def make_image(self, base: str = BUSYBOX, **labels: str) -> str:
-        """Build an image without a name and return its id."""
-        text = f"FROM {base}\nRUN echo {uuid.uuid4().hex} > /about\n"
-        image, _ = self.raw.images.build(fileobj=io.BytesIO(text.encode()), labels=labels, rm=True)
+        """Build an image without a name and return its id. One step: an engine under load loses images between two."""
+        text = " ".join([f"FROM {base}\nLABEL mark={uuid.uuid4().hex}", *(f"{key}={labels[key]}" for key in labels)])
+        image, _ = self.raw.images.build(fileobj=io.BytesIO(f"{text}\n".encode()), rm=True)
         found: str = image.id
         return found
 
