@@ -204,7 +204,7 @@ async def ask(plan: Json) -> Json:
 
 
 async def flood(plan: Json) -> Json:
-    """Idle connections, then requests that hold every slot, then both at the same time."""
+    """Idle connections, then requests beside others whose bodies do not come, then all at the same time."""
     found: Json = {}
     idle = await asyncio.gather(*(_open_line(plan) for _ in range(plan["idle"])))
     found["idle"] = await _time_health(plan, 5.0)
