@@ -294,7 +294,7 @@ def test_sort_drops_what_it_does_not_know(filled: Store, sort: str | None, ids: 
 
 
 @settings(max_examples=50, deadline=500)
-@given(st.text(max_size=30))
+@given(st.text(max_size=30).filter(lambda sort: not any(key in sort for key in queries.SORTABLE)))
 def test_nothing_of_an_unknown_sort_reaches_the_sql(sort: str) -> None:
     assert order(sort, "job").sql == order(None, "job").sql
 
