@@ -35,9 +35,11 @@ log = logging.getLogger(__name__)
 
 MAX_REQUIREMENTS = 4 << 20  # bytes of a requirements file that is read for the files that it includes
 ENGINE_END_S = 3.0  # an engine that is ending is gone after this time
-# errors of the engine itself, which no line of a Dockerfile can cause
+# Errors of the engine itself, which no line of a Dockerfile can cause. The last two: the image of a step, which the
+# classic builder had found in its cache, was removed together with another image.
 _ENGINE_ERROR = re.compile(
-    r"(?!.*returned a non-zero code).*(libnetwork|of sandbox|containerd|shim|transport is closing|ttrpc|grpc)",
+    r"(?!.*returned a non-zero code).*(libnetwork|of sandbox|containerd|shim|transport is closing|ttrpc|grpc"
+    r"|failed to get digest sha256:|unable to find image \"sha256:)",
     re.IGNORECASE | re.DOTALL,
 )
 _PLAIN_USER = re.compile(r"(?!(root|0)(:|$))[\w.-]+(:[\w.-]+)?", re.ASCII)
@@ -164,8 +166,8 @@ class BuildOperation:
         text = dockerfile.with_label(resolved.text, IMAGE_LABEL, self._context.installation_id)
         text = dockerfile.with_secrets(text) if secrets else text
 
-        def report_retry() -> None:
-            writer.write_message(f"{MARK}the engine went away in the middle of the build, building again")
+        def report_retry(cause: str = "the engine went away in the middle of the build") -> None:
+            writer.write_message(f"{MARK}{cause}, building again")
 
         def note(image_id: str) -> None:
             built_images.add(run, image_id, is_whole=False, sources=resolved.projects)
@@ -175,7 +177,8 @@ class BuildOperation:
 
         result = call_engine(build, report_retry)
         if result.image_id is None and not self._cancel.called and _ENGINE_ERROR.match(result.error):
-            report_retry()  # an ending engine still answers, and fails its running builds
+            # an ending engine still answers, and fails its running builds
+            report_retry(f"the engine failed the build ({result.error})")
             if self._cancel.wait(ENGINE_END_S):
                 raise Cancelled("The build was stopped.")
             result = call_engine(build, report_retry)

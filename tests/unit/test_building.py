@@ -14,6 +14,8 @@ from polylocal.runner.building import _ENGINE_ERROR
         ("connection error: transport is closing: unknown", True),
         ("The command '/bin/sh -c pip install grpcio' returned a non-zero code: 1", False),
         ("The command '/bin/sh -c apt-get install\ncontainerd' returned a non-zero code: 100", False),
+        ("failed to get digest sha256:f3099e: open /var/lib/docker/image/f3099e: no such file or directory", True),
+        ('unable to find image "sha256:fb95a7"', True),
         ("COPY failed: file not found in build context", False),
     ],
 )
