@@ -185,7 +185,7 @@ def _import_schema() -> ModuleType:
         from polylocal.store import schema
     finally:
         for name in hidden:
-            del sys.modules[name]
+            sys.modules.pop(name, None)  # another thread may have opened a new database at the same time
     return schema
 
 
