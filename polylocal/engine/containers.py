@@ -26,8 +26,9 @@ class ContainerState:
     exit_code: int
     out_of_memory: bool
     error: str
-    started_at: str  # the engine's text; "" if it was never started
-    finished_at: str
+    created_at: str  # the engine's text, as the next two
+    started_at: str  # "" if it was never started
+    finished_at: str  # "" if it has never ended
     image_id: str
     node: str  # the name of the machine that runs it
     published: Mapping[int, Endpoint] = field(default_factory=dict)  # by the container's port, while it runs
@@ -157,6 +158,13 @@ class Containers(Protocol):
         """Whether the engine started after this container, and ended it or recorded its end then.
 
         Such an exit code is not the program's. False also where the engine does not record its own start.
+        """
+
+    def may_have_started(self, state: ContainerState) -> bool:
+        """Whether the engine started after the last record of a container that does not run.
+
+        An engine that is killed during a start leaves no record of it, though the program may have run. False also
+        where the engine does not record its own start.
         """
 
     def usage(self, container_id: str) -> Usage | None:

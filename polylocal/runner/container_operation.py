@@ -83,6 +83,10 @@ class NotReady(Exception):
     """The container can't be created yet. The supervisor resumes the run later."""
 
 
+class StartUnknown(Exception):
+    """The engine ended during the start of the container, so its program may have run."""
+
+
 class ContainerOperation:
     """The operation of a run with a container. Called on the run's thread; other threads call `stop()`."""
 
@@ -108,10 +112,11 @@ class ContainerOperation:
             try:
                 ending = self._attempt(container_id, is_fresh)
                 again = ending is not None and self._restart_if_allowed(container_id, ending)
-            except ContainerMissing:
-                if not self._retry_after_loss(container_id, outcome.GONE):
+            except (ContainerMissing, StartUnknown) as error:
+                how = outcome.GONE if isinstance(error, ContainerMissing) else outcome.START_UNKNOWN
+                if not self._retry_after_loss(container_id, how):
                     self.reclaim_folders(None)
-                    is_stopping, lost = self.execution.is_stopping, outcome.lost(outcome.GONE)
+                    is_stopping, lost = self.execution.is_stopping, outcome.lost(how)
                     self.finish(self.execution.stop_outcome() if is_stopping else lost)
                     return
                 again = True
@@ -172,18 +177,12 @@ class ContainerOperation:
         """Start the container, or resume it, and follow it to its end. None: stopped before its start."""
         execution, context = self.execution, self.context
         with context.deaths.watch(container_id) as waiter, Follower(self.run, container_id, context) as follower:
-            self._was_unseen = self._engine_was_restarted = False
-            found = None
-            if not is_fresh:
-                found = execution.call_engine(lambda: self._state_after_lost_start(container_id), self._note_absence)
-            if found is None or self._needs_start(found):
-                if execution.is_stopping:
+            try:
+                if not self._begin(container_id, follower, is_fresh):
                     return None
-                self.start(container_id, follower)
-            else:
-                self._was_unseen = found.is_finished
-                self._was_followed = not found.is_finished
-                self.mark_running(container_id)
+            except StartUnknown:
+                execution.call_engine(follower.complete)
+                raise
             state = self.wait(container_id, waiter, follower)
             if state is None:
                 if follower.has_changed():
@@ -197,12 +196,34 @@ class ContainerOperation:
             execution.call_engine(follower.complete)
         return self._ending(state.exit_code, state.out_of_memory, was_signalled=waiter.was_signalled)
 
+    def _begin(self, container_id: str, follower: Follower, is_fresh: bool) -> bool:
+        """Start the container, or resume it. Returns False if it was stopped before its start.
+
+        Raises StartUnknown.
+        """
+        self._was_unseen = self._engine_was_restarted = False
+        found = None
+        if not is_fresh:
+            found = self.execution.call_engine(lambda: self._state_after_lost_start(container_id), self._note_absence)
+        if found is not None and not self._needs_start(found):
+            self._was_unseen = found.is_finished
+            self._was_followed = not found.is_finished
+            self.mark_running(container_id)
+            return True
+        if self.execution.is_stopping:
+            return False
+        self.start(container_id, follower)
+        return True
+
     def _state_after_lost_start(self, container_id: str) -> ContainerState:
-        """The container state after a start request whose response was lost."""
-        state = self.context.engine.inspect(container_id)
+        """The container state after a start request whose response was lost. Raises StartUnknown."""
+        engine = self.context.engine
+        state = engine.inspect(container_id)
         if self._needs_start(state):
             threading.Event().wait(SETTLE_S)
-            state = self.context.engine.inspect(container_id)
+            state = engine.inspect(container_id)
+        if self._needs_start(state) and engine.may_have_started(state):
+            raise StartUnknown
         return state
 
     def _needs_start(self, state: ContainerState) -> bool:

@@ -68,6 +68,7 @@ class Ending:
 TIME_LIMIT = "time-limit"
 GONE = "its container is gone"
 KILLS = (137, 143, 255)  # exit codes of killed programs
+START_UNKNOWN = "the engine went away while its container was being started"
 KILLED_WITH_ENGINE = "the engine went away while it ran and its container was killed"
 REBOOTED = "the machine was restarted while it ran"
 KILLED = "its container was stopped through the engine, by the engine's end or by another client"

@@ -73,6 +73,11 @@ class OwnEngine:
                 os.kill(containerd, signal.SIGKILL)
             _until(lambda: not _is_alive(containerd), 10, "containerd does not end")
 
+    def freeze(self) -> None:
+        """Stop dockerd, as a machine without free memory or processor time does. `kill` ends it all the same."""
+        if self._process:
+            self._process.send_signal(signal.SIGSTOP)
+
     def kill_with_containers(self) -> None:
         """kill -9 of the engine, then of all shims and containers. The next start reports exit code 255."""
         self.kill()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 _CHUNK = 1 << 16
+_START = re.compile(rb"POST /v[0-9.]+/containers/[0-9a-f]+/start ")
 
 
 class TearingProxy:
@@ -23,6 +26,7 @@ class TearingProxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="tearing-proxy", daemon=True)
         self.cuts = 0
+        self.before_start: Callable[[], None] = lambda: None  # called before the start of a container is passed on
 
     @property
     def address(self) -> str:
@@ -96,27 +100,27 @@ class TearingProxy:
             if self._refuses:
                 return
             engine_reader, engine_writer = await asyncio.open_unix_connection(str(self._target))
-            await _pass_on((reader, engine_writer), (engine_reader, writer))
+            await self._pass_on((reader, engine_writer), (engine_reader, writer))
         except (OSError, asyncio.CancelledError):
             pass  # if one side is closed, the other one is closed, too
         finally:
             self._open.discard(writer)
             writer.close()  # bytes that were passed on still arrive; a cut connection delivers none
 
+    async def _pass_on(self, *ways: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
+        """Pass on until either side closes. No client of an engine closes only one direction."""
+        pumps = [asyncio.ensure_future(self._pump(source, sink)) for source, sink in ways]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            ways[0][1].transport.abort()
 
-async def _pass_on(*ways: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
-    """Pass on until either side closes. No client of an engine closes only one direction."""
-    pumps = [asyncio.ensure_future(_pump(source, sink)) for source, sink in ways]
-    try:
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
-        ways[0][1].transport.abort()
-
-
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    while data := await source.read(_CHUNK):
-        sink.write(data)
-        await sink.drain()
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(_CHUNK):
+            if _START.match(data):
+                self.before_start()
+            sink.write(data)
+            await sink.drain()

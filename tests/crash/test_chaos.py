@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -152,6 +153,30 @@ def test_a_run_whose_exit_code_was_lost_with_the_engine_is_started_again(world: 
     assert history[-1]["status"] == "succeeded"
     [warning] = [entry["message"] for entry in history if entry["status"] == "warning"]
     assert warning.startswith("engine-lost: the engine went away")
+
+
+def test_a_run_that_a_killed_engine_may_have_started_gets_another_container(world: World) -> None:
+    """The engine got the start request and is killed before it answers. It knows nothing of that afterwards."""
+    frozen = threading.Event()
+
+    def freeze() -> None:
+        if not frozen.is_set():
+            world.engine.freeze()
+            frozen.set()
+
+    world.proxy.before_start = freeze
+    work = Work("w1", "lasting", 5)
+    [run] = submitted(world, work)
+    assert frozen.wait(60)
+    world.engine.kill()
+    world.engine.start()
+    world.heal()
+    assert violations(world) == ""
+    history = world.ask(lambda client: client.statuses(run))
+    assert history[-1]["status"] == "succeeded"
+    [warning] = [entry["message"] for entry in history if entry["status"] == "warning"]
+    assert warning == "engine-lost: the engine went away while its container was being started: restart 1 of 1"
+    assert Truth(world.truths / work.name).starts == 1
 
 
 def serve(home: Path) -> subprocess.CompletedProcess[str]:

@@ -73,6 +73,7 @@ def test_life_of_a_container(bench):
     container_id = bench.engine.create(bench.plan("echo hello; exit 3"))
     state = bench.engine.inspect(container_id)
     assert (state.status, state.started_at, state.is_running) == ("created", "", False)
+    assert not bench.engine.may_have_started(state)
     bench.engine.start(container_id)
     state = ended(bench, container_id)
     assert state.exit_code == 3

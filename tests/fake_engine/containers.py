@@ -49,6 +49,7 @@ class FakeContainers(FakeImages):
         self.made: dict[str, FakeContainer] = {}
         self.helpers: list[ContainerPlan] = []
         self.lost_at_start: set[str] = set()  # ids of containers whose ends the engine recorded at its own start
+        self.killed_at_start: set[str] = set()  # ids of containers that it was about to start when it was killed
         self.chown_exit_code = 0
         self.on_death: Callable[[Died], None] = lambda died: None
         self._events: list[SimpleQueue[Died | None]] = []
@@ -135,6 +136,7 @@ class FakeContainers(FakeImages):
                 exit_code=container.exit_code,
                 out_of_memory=False,
                 error="",
+                created_at="creation",
                 started_at=f"start {container.starts}" if container.starts else "",
                 finished_at=f"finish {container.finishes}" if container.finishes else "",
                 image_id=container.image_id,
@@ -146,6 +148,10 @@ class FakeContainers(FakeImages):
     def has_lost(self, state: ContainerState) -> bool:
         self._answer()
         return state.id in self.lost_at_start
+
+    def may_have_started(self, state: ContainerState) -> bool:
+        self._answer()
+        return state.id in self.killed_at_start
 
     def usage(self, container_id: str) -> Usage | None:
         self._answer()

@@ -10,6 +10,7 @@ from fake_engine import FakeContainer
 from support import eventually
 
 from polylocal import clock
+from polylocal.engine.containers import Frame
 from polylocal.engine.plan import ContainerPlan
 from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.files import logs
@@ -233,6 +234,46 @@ def test_a_start_that_never_reached_the_engine_is_made_again(rig: Rig, monkeypat
     monkeypatch.setattr(rig.engine, "start", unreachable)
     run = rig.run(rig.submit("echo begun"))
     assert (run.status, len(tries), rig.log(run)) == ("succeeded", 2, b"begun\n")
+
+
+@pytest.mark.parametrize("may_restart", [True, False])
+def test_a_program_that_an_ended_engine_may_have_started_is_not_started_twice(
+    rig: Rig, monkeypatch, may_restart: bool
+) -> None:
+    """The killed engine stored output of the program, but not that it started."""
+    start, tries = rig.engine.start, []
+
+    def die(container_id: str) -> None:
+        tries.append(container_id)
+        if len(tries) == 1:
+            rig.engine.made[container_id].output.append(Frame(1, b"first\n", 1))
+            rig.engine.killed_at_start.add(container_id)
+            raise EngineUnreachable("the engine was killed")
+        start(container_id)
+
+    monkeypatch.setattr(rig.engine, "start", die)
+    run = rig.run(rig.submit("echo begun", **restarting(int(may_restart))))
+    said = "engine-lost: the engine went away while its container was being started"
+    first, _, rest = rig.log(run).partition(f"polylocal: {said}: {MISSING}".encode())
+    assert first == b"first\n"
+    if may_restart:
+        assert (run.status, run.restarts, len(set(tries))) == ("succeeded", 1, 2)
+        assert rest == b"; the following output is from a new one, restart 1 of 1\nbegun\n"
+    else:
+        assert (run.status, details(rig, run)["reason"], len(tries)) == ("failed", "engine-lost", 1)
+        assert rest == b"\n"
+    assert rig.engine.made == {}
+
+
+def test_the_next_daemon_starts_no_program_that_an_ended_engine_may_have_started(rig: Rig) -> None:
+    run = rig.built(rig.submit("echo begun"))
+    container_id = rig.engine.create(ContainerPlan(run.container_name, "base", ["true"], labels(run, "home")))
+    rig.engine.killed_at_start.add(container_id)
+    rig.store.runs.record(run, container_id=container_id)
+    container = rig.engine.made[container_id]
+    execution_of(rig.again(run), rig.context())()
+    assert (rig.again(run).status, container.starts) == ("failed", 0)
+    assert details(rig, run)["reason"] == "engine-lost"
 
 
 # -- too long ----------------------------------------------------------------------------------------------------

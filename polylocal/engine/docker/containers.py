@@ -117,6 +117,7 @@ class DockerContainers:
             exit_code=state["ExitCode"],
             out_of_memory=bool(state.get("OOMKilled")),
             error=state.get("Error") or "",
+            created_at=found["Created"],
             started_at="" if state["StartedAt"].startswith("0001") else state["StartedAt"],
             finished_at="" if state["FinishedAt"].startswith("0001") else state["FinishedAt"],
             image_id=found["Image"],
@@ -131,6 +132,10 @@ class DockerContainers:
             return False
         started, finished = clock.parse(state.started_at), clock.parse(state.finished_at)
         return started < engine_started_at <= finished + _RESTORE
+
+    def may_have_started(self, state: ContainerState) -> bool:
+        engine_started_at = self._host.started_at()
+        return engine_started_at is not None and clock.parse(state.finished_at or state.created_at) < engine_started_at
 
     def usage(self, container_id: str) -> Usage | None:
         with self._connection.call() as client:
