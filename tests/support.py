@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 import docker
 import pytest
 from hypothesis import settings as hypothesis_settings
+from programs import Process, start_polylocal
 
 from polylocal.client.http import Client
 from polylocal.daemon import home_lock
@@ -71,7 +71,7 @@ class Daemon:
     """A real daemon process with a separate home folder. `kill()` is kill -9."""
 
     home: Path
-    process: subprocess.Popen[bytes]
+    process: Process
     url: str
 
     @property
@@ -99,12 +99,11 @@ def start_daemon(
     """
     home.mkdir(parents=True, exist_ok=True)
     with (home / "test-daemon.log").open("ab") as log:
-        process = subprocess.Popen(
-            [*prefix, sys.executable, *program, "serve", "--home", str(home), "--port", "0", *flags],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "POLYLOCAL_POLL_S": "0.5", **_LOCAL_GIT, **(env or {})},
+        process = start_polylocal(
+            [*program, "serve", "--home", str(home), "--port", "0", *flags],
+            {**os.environ, "POLYLOCAL_POLL_S": "0.5", **_LOCAL_GIT, **(env or {})},
+            log,
+            prefix,
         )
 
     def ready() -> home_lock.Running | None:

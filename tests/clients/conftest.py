@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from programs import run_polylocal
 from support import Daemon, running_daemon, sweep
 
 from clients import files
@@ -58,14 +57,9 @@ def accounts(daemon: Daemon) -> Accounts:
 
 
 def _add_user(daemon: Daemon, name: str, password: str) -> tuple[str, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "polylocal", "user", "add", name, "--password-stdin"],
-        input=password + "\n",
-        env={**os.environ, "POLYLOCAL_HOME": str(daemon.home)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    environment = {**os.environ, "POLYLOCAL_HOME": str(daemon.home)}
+    done = run_polylocal("user", "add", name, "--password-stdin", environment=environment, input=password + "\n")
+    assert done.returncode == 0, done.stderr
     return name, password, done.stdout.strip()
 
 

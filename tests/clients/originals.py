@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import re
-import select
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from programs import ForkedProcess, ForkServer, fork_server
 from support import eventually
 
 from polylocal.client.http import RunReference
@@ -91,13 +88,11 @@ def _call(command: list[str], env: dict[str, str]) -> None:
 
 @dataclass
 class Command:
-    """A command that was begun; what it prints comes together in one file, as on a terminal."""
+    """A started command. Its standard output and error go into one file, as on a terminal."""
 
     arguments: tuple[str, ...]
     printed: Path
-    answer: int
-    pid: int = 0
-    code: int | None = None
+    process: ForkedProcess
 
     @property
     def text(self) -> str:
@@ -112,68 +107,45 @@ class Command:
 
     def wait(self) -> int:
         """The exit code; the test's own time limit is the limit."""
-        if self.code is None:
-            with open(self.answer, closefd=True) as pipe:
-                self.code = int(pipe.read() or "-1")
-        return self.code
+        return self.process.wait()
 
     def end(self) -> None:
         """Kill it, if it has not ended by itself."""
-        if self.code is None:
-            if not select.select([self.answer], [], [], 0)[0]:
-                os.kill(self.pid, signal.SIGKILL)
-            self.wait()
+        self.process.kill()
+        self.process.wait()
 
 
 @dataclass
 class Program:
-    """The polyaxon of one version; see resident.py."""
+    """The polyaxon command of one version."""
 
     version: str
     folder: Path
-    door: socket.socket
+    server: ForkServer
 
     def begin(
         self, arguments: tuple[str, ...], *, folder: Path, environment: dict[str, str], printed: Path, answers: str = ""
     ) -> Command:
-        reading, writing = os.pipe()
-        with tempfile.TemporaryFile("w+") as order, tempfile.TemporaryFile("w+") as stdin, printed.open("wb") as out:
-            json.dump({"arguments": arguments, "folder": str(folder), "environment": environment}, order)
-            stdin.write(answers)
-            for file in (order, stdin):
-                file.flush()
-                file.seek(0)
-            descriptors = [order.fileno(), stdin.fileno(), out.fileno(), out.fileno(), writing]
-            socket.send_fds(self.door, [b"!"], descriptors)
-        os.close(writing)
-        command = Command(arguments, printed, reading)
-        command.pid = int(_line(reading))
-        return command
-
-
-def _line(descriptor: int) -> bytes:
-    read = b""
-    while (byte := os.read(descriptor, 1)) not in (b"\n", b""):
-        read += byte
-    return read
+        program = ["-m", "polyaxon", *arguments]
+        with tempfile.TemporaryFile() as stdin, printed.open("wb") as out:
+            stdin.write(answers.encode())
+            stdin.flush()
+            stdin.seek(0)
+            process = self.server.start(
+                program, environment=environment, folder=folder, stdin=stdin, stdout=out, stderr=out
+            )
+        return Command(arguments, printed, process)
 
 
 @contextmanager
 def resident(version: str, folder: Path) -> Iterator[Program]:
     """The program of an environment, ready for commands."""
-    here, there = socket.socketpair()
-    with here:
-        with there, (folder / "polylocal-resident.log").open("wb") as log:
-            process = subprocess.Popen(
-                [str(folder / "bin/python"), str(HERE / "resident.py"), str(there.fileno())],
-                pass_fds=[there.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**surroundings(Path("/nonexistent")), "OPENBLAS_NUM_THREADS": "1"},  # threads don't survive a fork
-            )
-        yield Program(version, folder, here)
-    process.wait()  # it ends by itself: nobody can give it orders any more
+    python, environment = str(folder / "bin/python"), surroundings(Path("/nonexistent"))
+    with (
+        (folder / "polylocal-resident.log").open("wb") as log,
+        fork_server(python, "polyaxon_cli.main:cli", environment=environment, log=log) as server,
+    ):
+        yield Program(version, folder, server)
 
 
 def surroundings(home: Path) -> dict[str, str]:

@@ -11,7 +11,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 
 import httpx2
 from docker.errors import DockerException
+from programs import Process, start_polylocal
 from requests.exceptions import RequestException
 from support import list_tree
 
@@ -132,7 +132,7 @@ class UnreliableDaemon:
         self.log = log
         self._clock = clock
         self._env = {**os.environ, **env}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self.url = ""
         self.refused_starts: list[str] = []
 
@@ -152,14 +152,9 @@ class UnreliableDaemon:
         """Returns False if the daemon has ended instead."""
         before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
-            self._process = process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("clocked.py")), str(self._clock)]
-                + ["serve", "--home", str(self.home.root), "--port", "0", "--max-runs", "4"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._env,
-            )
+            program = [str(Path(__file__).with_name("clocked.py")), str(self._clock), "serve"]
+            program += ["--home", str(self.home.root), "--port", "0", "--max-runs", "4"]
+            self._process = process = start_polylocal(program, self._env, log)
         deadline = time.monotonic() + READY_S
         while process.poll() is None:
             with contextlib.suppress(OSError, ValueError, TypeError):

@@ -12,6 +12,8 @@ from support import Daemon, start_daemon, sweep
 from polylocal.store import Store
 
 Starter = Callable[..., Daemon]
+HOST_NETWORK = {"POLYLOCAL_NETWORK": "host"}  # a separate network takes more than half of a container's start
+OWN_NETWORK = {"POLYLOCAL_NETWORK": "polylocal"}  # on it, containers reach the next daemon at the address of the last
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def start(tmp_path: Path, to_sweep: list[str]) -> Iterator[Starter]:
     started: list[Daemon] = []
 
     def starter(*flags: str, **env: str) -> Daemon:
-        daemon = start_daemon(home, *flags, env=env)
+        daemon = start_daemon(home, *flags, env={**HOST_NETWORK, **env})
         started.append(daemon)
         store = Store(home / "polylocal.db")
         if store.installation() not in to_sweep:
@@ -56,7 +58,8 @@ def reusable_daemon(home: Path, engine_address: str, prefix: Sequence[str] = ())
             if wanted == (flags, env):
                 return daemon
             daemon.kill()
-        daemon, wanted = start_daemon(home, *flags, env=env, prefix=prefix), (flags, env)
+        daemon = start_daemon(home, *flags, env={**HOST_NETWORK, **env}, prefix=prefix)
+        wanted = (flags, env)
         return daemon
 
     yield starter

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 import tarfile
 import threading
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import docker
 import pytest
+from programs import run_polylocal
 from support import BUSYBOX, Daemon, eventually, job, start_daemon
 
 from polylocal.client.http import Client, RunReference
@@ -24,9 +23,7 @@ pytestmark = pytest.mark.engine
 
 
 def polylocal(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "polylocal", *arguments], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = run_polylocal(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 

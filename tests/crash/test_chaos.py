@@ -77,21 +77,28 @@ def violations(world: World) -> str:
 
 
 def test_a_full_disk_delays_new_work_and_harms_no_running_work(world: World) -> None:
-    works = [Work(f"w{n}", "lines", 100) for n in range(5)]
+    works = [Work("w0", "until", 1), *(Work(f"w{n}", "until", 2) for n in range(1, 5))]
     runs = submitted(world, *works)
     begun(world, *works[:4])
+    headers = {"Authorization": f"Token {world.daemon.home.token.read_text().strip()}"}
+    url = f"{world.daemon.url}/api/v1/{chaos.OWNER}/{chaos.PROJECT}/jobs/"
+
+    def create(body: dict[str, object]) -> httpx2.Response:
+        return httpx2.post(url, headers=headers, json=body)
+
     with chaos.fill_disk(world.home, but_mib=1):
-        eventually(lambda: status(world, runs[4]) == "unschedulable", 20)
-        message = world.ask(lambda client: client.statuses(runs[4]))[-1]["message"]
-        assert "disk" in message
-        headers = {"Authorization": f"Token {world.daemon.home.token.read_text().strip()}"}
-        url = f"{world.daemon.url}/api/v1/{chaos.OWNER}/{chaos.PROJECT}/jobs/"
-        refused = httpx2.post(url, headers=headers, json={"config": works[0].config})
+        eventually(lambda: create({"config": "none"}).status_code == 503)  # it has noticed
+        refused = create({"config": works[0].config})
         assert refused.status_code == 503
         assert int(refused.headers["Retry-After"]) > 0
         assert "disk" in refused.json()["detail"]
-        assert not is_done(status(world, runs[0]))
+        (world.truths / works[0].gate).touch()
+        eventually(lambda: status(world, runs[4]) == "unschedulable", 20)
+        message = world.ask(lambda client: client.statuses(runs[4]))[-1]["message"]
+        assert "disk" in message
+        assert not is_done(status(world, runs[1]))
     eventually(lambda: status(world, runs[4]) != "unschedulable", 20)
+    (world.truths / works[4].gate).touch()
     world.heal()
     assert "\n".join(world.judge().violations) == ""
     assert world.report.outcomes["job succeeded"] == 5
@@ -99,7 +106,7 @@ def test_a_full_disk_delays_new_work_and_harms_no_running_work(world: World) -> 
 
 
 def test_on_a_full_disk_programs_continue_and_everything_can_be_read(world: World) -> None:
-    works = [Work("w1", "lines", 400), Work("w2", "both", 400)]  # each outlasts the start of the other
+    works = [Work("w1", "until", 1), Work("w2", "until", 1)]
     runs = submitted(world, *works)
     begun(world, *works)
     eventually(lambda: [status(world, run) for run in runs] == ["running"] * 2, 30)  # the last records
@@ -109,6 +116,7 @@ def test_on_a_full_disk_programs_continue_and_everything_can_be_read(world: Worl
         eventually(lambda: len(truth.output("out")[0]) > before + 100, 20)
         assert status(world, runs[0]) == "running"
         assert world.ask(lambda client: client.statuses(runs[1]))
+    (world.truths / works[0].gate).touch()
     world.heal()
     assert "\n".join(world.judge().violations) == ""
     assert world.report.outcomes["job succeeded"] == 2

@@ -7,13 +7,13 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import httpx2
 import pytest
+from programs import run_polylocal
 from support import Daemon, eventually, fill, job, small_disk, start_daemon, sweep
 
 from polylocal.client.http import RunReference
@@ -27,8 +27,7 @@ pytestmark = pytest.mark.engine
 
 def polylocal(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "POLYLOCAL_HOME": str(home), "COLUMNS": "300", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "polylocal", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return run_polylocal(*arguments, environment=environment)
 
 
 def says(home: Path, *arguments: str) -> str:

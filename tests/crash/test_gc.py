@@ -6,8 +6,6 @@ import io
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from typing import Any
 import docker
 import httpx2
 import pytest
+from programs import run_polylocal
 from support import BUSYBOX, build, eventually, job, list_tree, start_daemon, sweep
 
 from polylocal.client.http import RunReference
@@ -51,8 +50,7 @@ class World:
     def run_cli(self, *arguments: str) -> str:
         """The output of `polylocal …`."""
         environment = {**os.environ, "POLYLOCAL_HOME": str(self.home), "COLUMNS": "400", "NO_COLOR": "1"}
-        command = [sys.executable, "-m", "polylocal", *arguments]
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+        ended = run_polylocal(*arguments, environment=environment)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
 

@@ -13,6 +13,7 @@ from polylocal.client.http import RunReference
 from polylocal.statuses import Kind, is_done
 from polylocal.store import Store
 
+from .conftest import OWN_NETWORK
 from .test_kill import history, look, submit
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -91,7 +92,7 @@ def moments(store: Store, group: RunReference) -> list[Callable[[], bool]]:
 
 
 def test_ten_deaths_change_nothing_of_a_search(start: Callable[..., Daemon]) -> None:
-    daemon = start("--max-runs", "4")
+    daemon = start("--max-runs", "4", **OWN_NETWORK)
     with reading(daemon) as store:
         plain = submit(daemon, search(4), "group")
         assert ended(store, plain) == "succeeded"
@@ -100,7 +101,7 @@ def test_ten_deaths_change_nothing_of_a_search(start: Callable[..., Daemon]) -> 
             eventually(moments(store, group)[number % 3], 100)
             assert not is_done(store.runs.find(Kind.GROUP, group.id).status), f"it was over after {number} deaths"
             daemon.kill()
-            daemon = start("--max-runs", "4")
+            daemon = start("--max-runs", "4", **OWN_NETWORK)
         assert ended(store, group) == "succeeded"
 
     expected, found = results(daemon, plain), results(daemon, group)

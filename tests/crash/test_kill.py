@@ -12,6 +12,8 @@ from support import Daemon, build, eventually, job
 from polylocal.client.http import Client, RunReference
 from polylocal.statuses import is_done
 
+from .conftest import OWN_NETWORK
+
 pytestmark = pytest.mark.engine
 
 ORDER = ["created", "building", "scheduled", "running", "succeeded"]
@@ -174,7 +176,7 @@ def test_queued_work_continues_in_order(start):
 
 def test_a_run_that_is_taken_up_still_reaches_the_api(start):
     """The container uses the address of the previous daemon. The next daemon listens there without a request for it."""
-    daemon = start()
+    daemon = start(**OWN_NETWORK)
     script = (
         "echo begun; until [ -e $POLYAXON_RUN_OUTPUTS_PATH/go ]; do sleep 0.2; done; for n in 1 2 3 4 5 6 7 8 9 10; do"
         ' wget -q -O /dev/null --header "Authorization: Token $POLYAXON_SECRET_USER_TOKEN"'
@@ -184,7 +186,7 @@ def test_a_run_that_is_taken_up_still_reaches_the_api(start):
     eventually(lambda: log_has(daemon, run, b"begun"), 60)
     folder = look(daemon, lambda client: client.run(run)["outputs_path"])
     daemon.kill()
-    daemon = start()
+    daemon = start(**OWN_NETWORK)
     Path(folder, "go").touch()
     assert finished(daemon, run)["last_status"] == "succeeded"
     assert log(daemon, run) == b"begun\nreached\n"

@@ -12,7 +12,7 @@ from support import BUSYBOX, Daemon, build, eventually, job
 
 from polylocal.client.http import RunReference
 
-from .conftest import Starter
+from .conftest import OWN_NETWORK, Starter
 from .test_kill import containers_of, finished, log, log_has, look, status, submit
 
 pytestmark = pytest.mark.engine
@@ -136,7 +136,7 @@ def mounts_of(container: Any) -> dict[str, tuple[str, bool]]:
 @pytest.mark.parametrize("kind", ["job", "experiment", "notebook", "tensorboard"])
 def test_a_container_has_what_it_needs_and_no_more(start, raw_engine: docker.DockerClient, kind: str) -> None:
     """Without the engine's socket, ports, privileges, unlimited processes or files of other runs."""
-    daemon = start(POLYLOCAL_PIDS_LIMIT="100", POLYLOCAL_GRACE_S="1")
+    daemon = start(POLYLOCAL_PIDS_LIMIT="100", POLYLOCAL_GRACE_S="1", **OWN_NETWORK)
     run = submit(daemon, config_of(kind), kind)
     eventually(lambda: status(daemon, run) == "running", 60)
     uuid = look(daemon, lambda client: client.run(run))["uuid"]

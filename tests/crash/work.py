@@ -56,6 +56,11 @@ SHAPES = {
     "build": Shape("", kind="build", steps=("echo step of {name}; sleep 1", "echo done")),
     "bad build": Shape("", kind="build", steps=("echo step of {name}; sleep 0.3", "exit 3"), expected="failed"),
 }
+_GATED = {  # programs that print lines until their gate, a file in the folder of all records, exists
+    "until": Shape(
+        f"i=0; while [ ! -e {_INSIDE}/gate-{{count}} ]; do say o$i; cry e$i; i=$((i+1)); sleep 0.05; done; end 0"
+    )
+}
 STOPPABLE = ("lines", "both", "stubborn", "build")
 
 
@@ -69,7 +74,12 @@ class Work:
 
     @property
     def shape(self) -> Shape:
-        return SHAPES[self.shape_name]
+        return {**SHAPES, **_GATED}[self.shape_name]
+
+    @property
+    def gate(self) -> str:
+        """The name of the file that ends a program which is "until"."""
+        return f"gate-{self.count}"
 
     @property
     def config(self) -> dict[str, Any]:

@@ -340,7 +340,7 @@ def test_a_port_that_is_not_published_has_an_endpoint_at_the_containers_own_addr
 
 
 def test_each_running_container_has_an_address_of_its_own_on_its_network(bench):
-    ids = [bench.engine.create(bench.plan("sleep 60")) for _ in range(2)]
+    ids = [bench.engine.create(bench.plan("sleep 60", network="bridge")) for _ in range(2)]
     assert bench.engine.inspect(ids[0]).address is None
     for container_id in ids:
         bench.engine.start(container_id)

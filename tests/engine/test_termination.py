@@ -160,7 +160,7 @@ class Stops:
             labels={HOME_LABEL: self.installation, RUN_LABEL: f"job/{run}"},
             env={"LAUNCHER": LAUNCHER},
             mounts=[Mount(folder, OUT)],
-            network="none",
+            network="host",
             user=user,
             entrypoint=termination.entrypoint(shell),
         )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from typing import Any
 
 import httpx2
 from playwright.sync_api import Page
+from programs import run_polylocal
 from support import Daemon, eventually, start_daemon
 
 from polylocal.client import packing
@@ -59,8 +58,9 @@ class Site:
 
     def add_user(self, name: str) -> str:
         """Create a plain user and return the token."""
-        command = [sys.executable, "-m", "polylocal", "user", "add", name, "--home", str(self.daemon.home)]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        done = run_polylocal("user", "add", name, "--home", str(self.daemon.home))
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
     # -- the REST API ---------------------------------------------------------------------------------------------
 
