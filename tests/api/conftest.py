@@ -17,6 +17,7 @@ import httpx2
 import pytest
 import uvicorn
 from api_support import api_context
+from in_process import InProcess
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 from support import build as build_file
@@ -59,17 +60,6 @@ MACHINE = Machine(
     gpus=[CARD],
 )
 Json = dict[str, Any]
-HOST = "127.0.0.1"
-
-
-class InProcess(TestClient):
-    """A client on this machine, with a host name that the API accepts. An exception becomes a 500."""
-
-    def __init__(self, app: Any) -> None:
-        super().__init__(app, f"http://{HOST}", raise_server_exceptions=False)
-
-    def websocket_connect(self, url: str, *arguments: Any, **more: Any) -> Any:
-        return super().websocket_connect(f"ws://{HOST}{url}", *arguments, **more)
 
 
 class Caller:
@@ -141,7 +131,6 @@ def serving(context: ApiContext) -> Iterator[Callable[..., TestClient]]:
         def start(over: ApiContext = context, bridge: bool = False) -> TestClient:
             app = build(over)
             client = InProcess(FromContainers(app) if bridge else app)
-            client.follow_redirects = False
             return stack.enter_context(client)
 
         yield start

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from api_support import api_context
 from fake_engine import FakeContainer, FakeEngine
+from in_process import InProcess
 from runner.conftest import Rig, Supervise
 from starlette.testclient import TestClient
 
@@ -96,7 +97,7 @@ def world(
     earlier = rig.experiment()
     assert store.runs.transition(earlier, Status.SUCCEEDED, None)
     supervise = Supervise(rig)
-    with TestClient(api_module.build(context), "http://127.0.0.1", raise_server_exceptions=False) as http:
+    with InProcess(api_module.build(context)) as http:
         yield World(rig, engine, supervise, http, store.users.new_token(root))
     supervise.end()
 

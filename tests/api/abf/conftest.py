@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from api_support import api_context
+from in_process import InProcess
 from starlette.testclient import TestClient
 
 from polylocal.api.api_context import ApiContext
@@ -18,7 +19,7 @@ from polylocal.settings import Settings, load
 from polylocal.store import Store
 from polylocal.store.rows import User
 
-from ..conftest import InProcess, tar_of
+from ..conftest import tar_of
 from .farm import CODE, PASSWORD, PEOPLE, Farm, Ids, Person, people
 
 
