@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import run_polylocal
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -17,9 +17,7 @@ EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/polyaxonfi
 
 
 def polylocal(env: dict[str, str], *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "polylocal", *arguments], env=env, cwd=cwd, capture_output=True, text=True, check=False
-    )
+    return run_polylocal(*arguments, environment=env, folder=cwd, timeout_s=600)
 
 
 @pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import docker
 import pytest
+from programs import run_polylocal
 from support import Daemon
 
 from e2e import package_sources
@@ -144,8 +143,8 @@ _PASTED = re.compile(r"(curl |deb |pip |\[polylocal-|name=|baseurl=|repo_gpgchec
 
 def install_lines(build_list: int, env: Mapping[str, str]) -> list[str]:
     """The lines for users to paste from the output of `polylocal package show`."""
-    command = [sys.executable, "-m", "polylocal", "package", "show", str(build_list)]
-    done = subprocess.run(command, env={**env, "COLUMNS": "500"}, capture_output=True, text=True, check=True)
+    done = run_polylocal("package", "show", str(build_list), environment={**env, "COLUMNS": "500"})
+    assert done.returncode == 0, done.stderr
     return [line for line in done.stdout.splitlines() if _PASTED.match(line)]
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from programs import run_polylocal
 from support import Daemon
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -51,7 +52,4 @@ def test_every_program_that_the_readme_names_is_there() -> None:
 def test_the_commands_that_the_readme_names_exist(cli_env: dict[str, str]) -> None:
     words = set(re.findall(r"polylocal (\w+)", (ROOT / "README.md").read_text())) - {"is"}
     for word in words:
-        done = subprocess.run(
-            [sys.executable, "-m", "polylocal", word, "--help"], env=cli_env, capture_output=True, check=False
-        )
-        assert done.returncode == 0, word
+        assert run_polylocal(word, "--help", environment=cli_env).returncode == 0, word

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import run_polylocal
 from support import Daemon, eventually
 
 from polylocal.client.http import Client, RunReference
@@ -25,14 +24,7 @@ EXPECTED: dict[str, dict[str, Any]] = json.loads((FOLDER / "expect.json").read_t
 
 
 def polylocal(env: dict[str, str], *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "polylocal", *arguments],
-        env=env,
-        cwd=FOLDER,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_polylocal(*arguments, environment=env, folder=FOLDER, timeout_s=900)
     assert not done.stderr.count("Traceback"), done.stderr
     return done.stdout
 

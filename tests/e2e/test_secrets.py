@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from typing import Any
 
 import docker
 import pytest
+from programs import run_polylocal
 from support import BUSYBOX, Daemon, eventually, list_tree
 
 from polylocal.client.http import Client, RunReference
@@ -100,8 +100,7 @@ def test_a_missing_secret_is_reported_before_the_run_exists(client: Client, done
 
 def test_the_command_line_takes_values_from_standard_input_only(cli_env: dict[str, str]) -> None:
     def polylocal(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "polylocal", "secret", *arguments]
-        return subprocess.run(command, input=text, env=cli_env, capture_output=True, text=True, check=False)
+        return run_polylocal("secret", *arguments, environment=cli_env, input=text)
 
     assert polylocal("set", "cloud", "ID", "KEY", text="some-long-id\nsome-long-key\n").returncode == 0
     assert "cloud   ID, KEY" in polylocal("ls").stdout
