@@ -205,7 +205,7 @@ class ContainerOperation:
         found = None
         if not is_fresh:
             found = self.execution.call_engine(lambda: self._state_after_lost_start(container_id), self._note_absence)
-        if found is not None and not self._needs_start(found):
+        if found is not None and not needs_start(self.run, found):
             self._was_unseen = found.is_finished
             self._was_followed = not found.is_finished
             self.mark_running(container_id)
@@ -219,23 +219,19 @@ class ContainerOperation:
         """The container state after a start request whose response was lost. Raises StartUnknown."""
         engine = self.context.engine
         state = engine.inspect(container_id)
-        if self._needs_start(state):
+        if needs_start(self.run, state):
             threading.Event().wait(SETTLE_S)
             state = engine.inspect(container_id)
-        if self._needs_start(state) and engine.may_have_started(state):
+        if needs_start(self.run, state) and engine.may_have_started(state):
             raise StartUnknown
         return state
-
-    def _needs_start(self, state: ContainerState) -> bool:
-        restart_is_due = state.is_finished and state.finished_at == self.run.restarted_after
-        return state.status == "created" or restart_is_due
 
     def start(self, container_id: str, follower: Follower) -> None:
         follower.attach()
 
         def start() -> None:
             # after a lost response the program may have ended already, and it must not run twice
-            if not self.engine_was_away or self._needs_start(self._state_after_lost_start(container_id)):
+            if not self.engine_was_away or needs_start(self.run, self._state_after_lost_start(container_id)):
                 self.context.engine.start(container_id)
 
         self.execution.call_engine(start, self._note_absence)
@@ -372,27 +368,14 @@ class ContainerOperation:
             threading.Thread(target=self._stop, args=args, name=f"stop {self.run.label}", daemon=True).start()
 
     def _stop(self, container_id: str, grace_s: float) -> None:
+        self._was_terminated = True  # before the signal: the end may be recorded while this thread still waits
         try:
-            if not self._terminate(container_id, grace_s):
+            if not terminate(self, container_id, grace_s):
+                self._was_terminated = False
                 self.execution.call_engine(lambda: self.context.engine.stop(container_id, grace_s))
         except EngineError as error:
             log.warning("run=%s: the engine refused to stop it, it is tried again: %s", self.run.label, error)
             self.execution.allow_stop_again()
-
-    def _terminate(self, container_id: str, grace_s: float) -> bool:
-        """Terminate every process, and kill the container after the grace period, in seconds.
-
-        Returns False if not every process could get the signal.
-        """
-        engine, call_engine = self.context.engine, self.execution.call_engine
-        self._was_terminated = True  # before the signal: the end may be recorded while this thread still waits
-        if not grace_s or not call_engine(lambda: engine.terminate(container_id)):
-            self._was_terminated = False
-            return False
-        until = time.monotonic() + grace_s
-        if not call_engine(lambda: engine.wait(container_id, max(0.0, until - time.monotonic()))):
-            call_engine(lambda: engine.kill(container_id))
-        return True
 
     def inspect(self, container_id: str) -> ContainerState:
         """Inspect the container. Raises ContainerMissing, EngineError."""
@@ -400,6 +383,26 @@ class ContainerOperation:
 
     def _note_absence(self) -> None:
         self.engine_was_away = True
+
+
+def needs_start(run: Run, state: ContainerState) -> bool:
+    """Whether the container has not begun the present attempt of its run."""
+    restart_is_due = state.is_finished and state.finished_at == run.restarted_after
+    return state.status == "created" or restart_is_due
+
+
+def terminate(operation: ContainerOperation, container_id: str, grace_s: float) -> bool:
+    """Terminate every process of a container, and kill it after the grace period, in seconds.
+
+    Returns False if not every process could get the signal, or if there is no grace period.
+    """
+    engine, call_engine = operation.context.engine, operation.execution.call_engine
+    if not grace_s or not call_engine(lambda: engine.terminate(container_id)):
+        return False
+    until = time.monotonic() + grace_s
+    if not call_engine(lambda: engine.wait(container_id, max(0.0, until - time.monotonic()))):
+        call_engine(lambda: engine.kill(container_id))
+    return True
 
 
 def reclaim(operation: ContainerOperation, container_id: str | None, folder: Path) -> None:
