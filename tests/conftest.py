@@ -13,6 +13,7 @@ from typing import Any
 import docker
 import pytest
 from argon2 import PasswordHasher
+from httpx2._transports import default as http_transports
 from hypothesis import settings as hypothesis_settings
 from starlette import routing
 from support import USUAL_INPUTS, sweep
@@ -69,11 +70,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling 
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cheap_hashes_and_routes() -> Iterator[None]:
-    """Weak password hashes, and one compilation of each route. Both take most of the time of many tests."""
+def _cheap_constants() -> Iterator[None]:
+    """Weak password hashes, and one TLS context and compilation of each route, which take most of the time of tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(users, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
         patch.setattr(routing, "compile_path", cache(routing.compile_path))
+        patch.setattr(http_transports, "create_ssl_context", cache(http_transports.create_ssl_context))
         yield
 
 
