@@ -52,6 +52,10 @@ class Host(Protocol):
         """Whether the daemon reaches the engine without a network. Then only the end of the engine itself cuts a
         connection."""
 
+    @property
+    def places_containers(self) -> bool:
+        """Whether the engine chooses a machine for each container, so that only `ContainerState.node` names it."""
+
     def info(self) -> EngineInfo: ...
 
     def machine(self) -> Machine:

@@ -36,6 +36,8 @@ INSPECT_S = 0.2  # how often a container is inspected after the end of its outpu
 class ContainerWork(Work):
     """A kind whose runs have a container."""
 
+    has_address = False  # whether the daemon reaches its programs, so that `address_columns` has an answer
+
     def operation(self, execution: Execution) -> ContainerOperation:
         return ContainerOperation(execution, self)
 
@@ -241,9 +243,12 @@ class ContainerOperation:
 
     def mark_running(self, container_id: str) -> None:
         execution, runs = self.execution, self.context.store.runs
-        state = self.inspect(container_id)
-        recorded = {"node": state.node, **self.work.address_columns(self.run, state)}
-        if not execution.move(Status.RUNNING, recorded=recorded):
+        recorded: dict[str, Any] = {}
+        # otherwise nothing in the state is new, and the engine answers late about a container that is ending
+        if self.work.has_address or self.context.engine.places_containers:
+            state = self.inspect(container_id)
+            recorded = {"node": state.node, **self.work.address_columns(self.run, state)}
+        if not execution.move(Status.RUNNING, recorded=recorded) and recorded:
             runs.record(self.run, **recorded)
         execution.refresh()
         execution.start_clock(runs.seconds_since_running(self.run))

@@ -54,6 +54,8 @@ class CommandWork(ContainerWork):
 class ServerWork(CommandWork):
     """Programs with pages for a browser. They run until a user stops them."""
 
+    has_address = True
+
     def time_limit_s(self, run: Run, context: RunnerContext) -> float | None:
         return None
 

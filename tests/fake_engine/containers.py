@@ -40,6 +40,7 @@ class FakeContainers(FakeImages):
     """See `engine.containers.Containers`. `shells` are files that every image has."""
 
     is_local = True
+    places_containers = False
 
     def __init__(self, images: Sequence[str], shells: Sequence[str], node: str) -> None:
         super().__init__(images)

@@ -43,9 +43,16 @@ def test_a_job_that_succeeds(rig):
 
 def test_a_run_records_the_node_of_its_container(rig, monkeypatch):
     inspect = rig.engine.inspect
+    monkeypatch.setattr(rig.engine, "places_containers", True)
     monkeypatch.setattr(rig.engine, "inspect", lambda container_id: replace(inspect(container_id), node="worker-2"))
     run = rig.run(rig.submit())
     assert (run.status, run.node) == ("succeeded", "worker-2")
+
+
+def test_a_job_that_succeeds_is_not_inspected(rig, monkeypatch):
+    """Docker answers about a container that is ending only after the removal of its network, 50 ms later."""
+    monkeypatch.setattr(rig.engine, "inspect", lambda container_id: pytest.fail("it was inspected"))
+    assert rig.run(rig.submit()).status == "succeeded"
 
 
 def test_a_job_that_fails_says_its_exit_code_and_its_last_line(rig):

@@ -33,6 +33,10 @@ class DockerHost:
         self._about: EngineInfo | None = None
 
     @property
+    def places_containers(self) -> bool:
+        return False
+
+    @property
     def is_local(self) -> bool:
         return self._connection.address.startswith("unix://")
 
