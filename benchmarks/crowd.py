@@ -24,6 +24,8 @@ from websockets.exceptions import ConnectionClosed
 
 Json = dict[str, Any]
 _RETRY_S = 0.2  # after a refusal
+_RETRY_STREAM_S = 2.0  # the frame of a websocket has no Retry-After
+_CONNECT_S = 15.0  # in which a refused follower connects again
 _ADMISSION_S = 2.0  # until all held requests have been admitted
 
 
@@ -77,6 +79,7 @@ class Received:
     def __init__(self, wanted: Json) -> None:
         self.wanted = wanted
         self.arrivals: list[tuple[int, float]] = []  # (lines so far, time)
+        self.refusals = 0
         self._digest = hashlib.sha256()
         self._lines = 0
         self._began = asyncio.Event()
@@ -92,7 +95,14 @@ class Received:
 
     def as_json(self, problem: str | None) -> Json:
         digest = self._digest.hexdigest()
-        return {**self.wanted, "sha256": digest, "lines": self._lines, "arrivals": self.arrivals, "problem": problem}
+        return {
+            **self.wanted,
+            "sha256": digest,
+            "lines": self._lines,
+            "arrivals": self.arrivals,
+            "refusals": self.refusals,
+            "problem": problem,
+        }
 
 
 async def follow(plan: Json) -> Json:
@@ -112,19 +122,38 @@ async def _wait_for_all(seen: list[Received]) -> None:
 
 
 async def _follow_one(plan: Json, seen: Received) -> str | None:
-    """The error of a follower, or None."""
+    """The error of a follower, or None. Waits and connects again when it is refused before the first line."""
     read = _read_http if seen.wanted["how"] == "http" else _read_frames
-    try:
-        await read(plan, seen)
-    except Exception as error:  # reported for each follower
-        return f"{type(error).__name__}: {error}"
-    return None
+    until = time.monotonic() + _CONNECT_S
+    while True:
+        try:
+            await read(plan, seen)
+        except Refused as error:
+            if time.monotonic() > until:
+                return str(error)
+            seen.refusals += 1
+            await asyncio.sleep(error.retry_s)
+        except Exception as error:  # reported for each follower
+            return f"{type(error).__name__}: {error}"
+        else:
+            return None
+
+
+class Refused(Exception):
+    """The daemon has no slot for this client yet. `retry_s` is from the answer's `Retry-After`."""
+
+    def __init__(self, reason: str, retry_s: float) -> None:
+        super().__init__(reason)
+        self.retry_s = retry_s
 
 
 async def _read_http(plan: Json, seen: Received) -> None:
     line = Line(plan)
     await line.send("GET", seen.wanted["path"])
-    status, _ = await line.head()
+    status, headers = await line.head()
+    if status == 503:
+        line.close()
+        raise Refused("answered 503", float(headers["retry-after"]))
     if status != 200:
         raise RuntimeError(f"answered {status}")
     reader, _ = await line.open()
@@ -141,7 +170,8 @@ async def _read_frames(plan: Json, seen: Received) -> None:
             while True:
                 frame = json.loads(await socket.recv())
                 if frame.get("status") == "error":
-                    raise RuntimeError(frame["log_lines"])
+                    reason = " ".join(frame["log_lines"])
+                    raise Refused(reason, _RETRY_STREAM_S) if "try again" in reason else RuntimeError(reason)
                 found = frame["log_lines"] or []
                 for text in [found] if isinstance(found, str) else found:
                     seen.add(text.encode() + b"\n")

@@ -230,6 +230,7 @@ class FollowerResult:
 
     how: str
     is_whole: bool
+    refusals: int
     delays: tuple[float, ...]
     problem: str | None
 
@@ -246,7 +247,8 @@ def _compare_follower(stored: _StoredLog, seen: Json) -> FollowerResult:
     for lines, at in seen["arrivals"]:
         delays += [at - written for written in stored.times[before:lines] if written > since]
         before = lines
-    return FollowerResult(seen["how"], seen["sha256"] == expected, tuple(delays), seen["problem"])
+    is_whole = seen["sha256"] == expected
+    return FollowerResult(seen["how"], is_whole, seen["refusals"], tuple(delays), seen["problem"])
 
 
 @dataclass(frozen=True)
@@ -285,7 +287,11 @@ def _follower_rows(followed: Sequence[FollowerResult]) -> list[Row]:
     whole = sum(each.is_whole for each in followed)
     problems = sorted({each.problem for each in followed if each.problem})
     delays = [delay for each in followed for delay in each.delays]
-    note = f"{whole} of {len(followed)} have the stored log, byte for byte" + "".join(f"; {what}" for what in problems)
+    refused = sum(each.refusals > 0 for each in followed)
+    note = (
+        f"{whole} of {len(followed)} have the stored log, byte for byte; {refused} were refused at first, because all"
+        " connect at once, and connected again"
+    ) + "".join(f"; {what}" for what in problems)
     return [
         Row("13", "followers that got the whole log", "of all", (whole / len(followed),), 1.0, None, True, note=note),
         _p99_row("a line to a follower under load, p99", delays, 1000.0, _by_family(followed)),

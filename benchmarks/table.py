@@ -126,6 +126,8 @@ def page(rows: Sequence[Row], about: dict[str, str], methods: str, introduction:
 
 # known reasons for missed targets, by number
 REASONS = {
+    "3": "The daemon's work for a job (queue, history, log) runs on the same cores as the engine's, and is the same on"
+    " a faster machine, where the engine needs less time.",
     "4": "While 300 jobs queue up, the scheduler checks the queue after each of them in the same interpreter. The idle"
     " daemon meets the target.",
     "5": "The line is written when the container exists, and nearly all of the time is the engine's `create`. The"
@@ -135,6 +137,8 @@ REASONS = {
     "10": "Half of the time is HTTP, the token and the project, the other half the 20 rows as JSON. A list of a hundred"
     " times as many jobs takes the same time.",
     "11": "Python with its HTTP, validation and Docker libraries. None of it grows with logs or runs.",
+    "13": "The clients share the two cores with the daemon and the engine. About 14 MiB of the memory belong to"
+    " allocation arenas, which the C library gives to each thread.",
 }
 
 
