@@ -73,6 +73,8 @@ class ForkedProcess:
         read = b""
         while (byte := os.read(self._answer, 1)) not in (b"\n", b""):
             read += byte
+        if not read:
+            raise RuntimeError(f"the fork server has ended, its error is on standard error; {self._program} is lost")
         return read
 
 
