@@ -69,13 +69,17 @@ class ErrorStream(_Stream):
     """Standard error. Write errors are ignored, because there is no other stream to report them on."""
 
     def write(self, value: str) -> int:
-        with suppress(OSError):
+        try:
             self._stream.write(value)
+        except OSError:
+            discard(self._stream)
         return len(value)
 
     def flush(self) -> None:
-        with suppress(OSError):
+        try:
             self._stream.flush()
+        except OSError:
+            discard(self._stream)
 
 
 def open_missing() -> None:

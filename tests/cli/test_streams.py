@@ -32,6 +32,7 @@ def outcome(
     redirected: str, *arguments: str, encoding: str = "", text: str = "utf-8"
 ) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "200", **({"PYTHONIOENCODING": encoding} if encoding else {})}
+    environment.pop("PYTHONUNBUFFERED", None)  # without a buffer nothing is left to be written at the end
     return subprocess.run(
         ["/bin/sh", "-c", SHELL + redirected, sys.executable, *arguments],
         capture_output=True,
