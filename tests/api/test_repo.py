@@ -262,6 +262,7 @@ def test_a_download_that_fails_leaves_nothing_behind_either(
     put_code(context, project, FILES)
     repository = context.repository(project)
     for path in [*repository.path.glob("objects/??/*"), *repository.path.glob("objects/pack/*")]:
+        path.chmod(0o600)
         path.write_bytes(b"broken")
     commit = repository.resolve("HEAD")
     assert commit  # the commit can be found, but not read

@@ -201,9 +201,8 @@ def test_folders_closed_even_to_their_owner_are_removed(start, image, which: str
 
 def test_a_notebooks_folder(start, image) -> None:
     """Files that root changed in the container are committed, and the folder is removed."""
-    jupyter = (
-        "printf '#!/bin/sh\\ncd /code; umask 077; mkdir mine; echo 1 > mine/a.py; exec sleep 600\\n' > /bin/jupyter"
-    )
+    program = "cd /code; umask 077; mkdir mine; echo 1 > mine/a.py; echo written; exec sleep 600"
+    jupyter = f"printf '#!/bin/sh\\n{program}\\n' > /bin/jupyter"
     daemon = start()
     config: dict[str, Any] = {
         "version": 1,
@@ -213,7 +212,7 @@ def test_a_notebooks_folder(start, image) -> None:
     run = submit(daemon, config, "notebook")
     eventually(lambda: status(daemon, run) == "running", 60)
     work = daemon.home / "notebooks" / look(daemon, lambda client: client.run(run))["uuid"]
-    eventually((work / "mine" / "a.py").exists)
+    eventually(lambda: b"written" in log(daemon, run))
     look(daemon, lambda client: client.stop(run))
     assert finished(daemon, run)["last_status"] == "stopped"
     assert foreign(daemon) == []

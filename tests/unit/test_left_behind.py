@@ -364,7 +364,8 @@ def test_folders_deeper_than_any_path_are_measured_copied_and_removed(folder: Pa
     open_to_all(folder)
     with pytest.raises(PermissionError):
         list(foreign_paths(folder, os.getuid()))
-    assert reclaim(folder, os.getuid(), os.getgid(), None, "", "") is None  # type: ignore[arg-type]
+    if os.getuid() == 0:  # another user's daemon asks the engine, see test_ownership.py
+        assert reclaim(folder, os.getuid(), os.getgid(), None, "", "") is None  # type: ignore[arg-type]
     remove_tree(folder)
     remove_tree(tmp_path / "copy")
     assert not folder.exists()

@@ -257,6 +257,13 @@ def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 Install = Callable[..., dict[str, str]]
 
 
+@pytest.fixture
+def reads_metadata(request: pytest.FixtureRequest, pip: Sequence[str]) -> bool:
+    """Whether the installer of this test reads the metadata files of an index. Debian 12's pip is older than 23.2."""
+    version = run([*pip, "--version"]).stdout.split()[1]
+    return "uv" in request.node.name or tuple(map(int, version.split(".")[:2])) >= (23, 2)
+
+
 @pytest.fixture(params=["pip", "uv"])
 def install(request: pytest.FixtureRequest, tmp_path: Path, served: Served) -> Install:
     """install(requirements…) → the installed modules: name → version."""
@@ -272,8 +279,10 @@ def install(request: pytest.FixtureRequest, tmp_path: Path, served: Served) -> I
     return installed
 
 
-def test_a_dependency_is_found_by_metadata_alone(farm: Farm, served: Served, install: Install) -> None:
-    """For rejected versions, pip downloads the metadata only."""
+def test_a_dependency_is_found_by_metadata_alone(
+    farm: Farm, served: Served, install: Install, reads_metadata: bool
+) -> None:
+    """For rejected versions, uv and pip 23.2 or newer download the metadata only."""
     files = {
         "app-1.0-py3-none-any.whl": real_wheel("app", "1.0", Requires_Dist="lib <2"),
         "lib-1.5-py3-none-any.whl": real_wheel("lib", "1.5", Requires_Python=">=3.8"),
@@ -283,8 +292,8 @@ def test_a_dependency_is_found_by_metadata_alone(farm: Farm, served: Served, ins
     assert install("app") == {"app": "1.0", "lib": "1.5"}
     seen = served.seen()
     named = {path.rpartition("/")[2] for path in seen if path.startswith("pool/")}
-    assert named == {f"{name}{end}" for name in list(files)[:2] for end in ("", ".metadata")}
-    for name in list(files)[:2]:
+    assert named == {f"{name}{end}" for name in list(files)[:2] for end in ("", ".metadata")[: 1 + reads_metadata]}
+    for name in list(files)[:2] if reads_metadata else ():
         order = [path.rpartition("/")[2] for path in seen]
         assert order.index(f"{name}.metadata") < order.index(name)
 
