@@ -69,17 +69,13 @@ class ErrorStream(_Stream):
     """Standard error. Write errors are ignored, because there is no other stream to report them on."""
 
     def write(self, value: str) -> int:
-        try:
+        with suppress(OSError):
             self._stream.write(value)
-        except OSError:
-            discard(self._stream)
         return len(value)
 
     def flush(self) -> None:
-        try:
+        with suppress(OSError):
             self._stream.flush()
-        except OSError:
-            discard(self._stream)
 
 
 def open_missing() -> None:
@@ -147,7 +143,12 @@ def guard() -> Iterator[_EscapedStream]:
     except (OutputError, BrokenPipeError):
         discard(before[0])
         raise
-    finally:  # typer replaces the streams when the reader has closed the pipe; keep its replacement
+    finally:
+        try:
+            before[1].flush()
+        except OSError:  # later messages may succeed, so nothing is discarded before the end
+            discard(before[1])
+        # typer replaces the streams when the reader has closed the pipe; keep its replacement
         sys.stdout = before[0] if sys.stdout is guards[0] else sys.stdout
         sys.stderr = before[1] if sys.stderr is guards[1] else sys.stderr
 

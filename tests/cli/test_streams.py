@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
+from polylocal.cli.streams import ErrorStream
 from polylocal.files.logs import LogWriter
 from polylocal.settings import Settings
 from polylocal.statuses import Kind
@@ -32,7 +34,7 @@ def outcome(
     redirected: str, *arguments: str, encoding: str = "", text: str = "utf-8"
 ) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "200", **({"PYTHONIOENCODING": encoding} if encoding else {})}
-    environment.pop("PYTHONUNBUFFERED", None)  # without a buffer nothing is left to be written at the end
+    environment.pop("PYTHONUNBUFFERED", None)  # it would hide a flush that fails at exit: nothing would be left for it
     return subprocess.run(
         ["/bin/sh", "-c", SHELL + redirected, sys.executable, *arguments],
         capture_output=True,
@@ -100,3 +102,21 @@ def test_a_reader_that_leaves_is_no_error(arguments: list[str]) -> None:
     os.close(writing)
     assert done.returncode in (1, 141)
     assert done.stderr == b""
+
+
+def test_messages_after_one_that_failed_are_written() -> None:
+    """A reader that is slow for a while loses nothing that comes later."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with open(reading, "rb") as reader, open(writing, "w", buffering=1) as stream:
+        filling = 0
+        with suppress(BlockingIOError):
+            while True:
+                filling += os.write(writing, b"." * 4096)
+        messages = ErrorStream(stream)
+        messages.write("first\n")
+        assert len(reader.read(filling)) == filling
+        messages.write("second\n")
+        messages.flush()
+        assert reader.readline().endswith(b"first\n")
+        assert reader.readline() == b"second\n"
