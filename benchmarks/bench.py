@@ -81,7 +81,8 @@ METHODS = """
 - *under load*: clients run in two separate processes, which share the cores of the machine with the daemon and the
   engine. Clients that list send the next request as soon as they have an answer, so the daemon is never idle. One
   client submits every 50 ms, and one asks /healthz. Two runs write a line every 100 ms. Half of the followers use
-  HTTP, a quarter each of the two websocket APIs. The time of a line is from its time stamp in the log to its arrival
+  HTTP, a quarter each of the two websocket APIs; one that is refused, since all connect at the same time, waits as
+  the refusal says and connects again. The time of a line is from its time stamp in the log to its arrival
   at a follower that is already connected.
 - *memory* is the resident set of the daemon and its children, sampled every 50 ms.
 """

@@ -129,7 +129,7 @@ async def _follow_one(plan: Json, seen: Received) -> str | None:
         try:
             await read(plan, seen)
         except Refused as error:
-            if time.monotonic() > until:
+            if seen.arrivals or time.monotonic() > until:
                 return str(error)
             seen.refusals += 1
             await asyncio.sleep(error.retry_s)

@@ -288,10 +288,8 @@ def _follower_rows(followed: Sequence[FollowerResult]) -> list[Row]:
     problems = sorted({each.problem for each in followed if each.problem})
     delays = [delay for each in followed for delay in each.delays]
     refused = sum(each.refusals > 0 for each in followed)
-    note = (
-        f"{whole} of {len(followed)} have the stored log, byte for byte; {refused} were refused at first, because all"
-        " connect at once, and connected again"
-    ) + "".join(f"; {what}" for what in problems)
+    note = f"{whole} of {len(followed)} have the stored log, byte for byte" + "".join(f"; {what}" for what in problems)
+    note += f"; {refused} of them connected again after a refusal" if refused else ""
     return [
         Row("13", "followers that got the whole log", "of all", (whole / len(followed),), 1.0, None, True, note=note),
         _p99_row("a line to a follower under load, p99", delays, 1000.0, _by_family(followed)),

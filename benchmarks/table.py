@@ -137,8 +137,8 @@ REASONS = {
     "10": "Half of the time is HTTP, the token and the project, the other half the 20 rows as JSON. A list of a hundred"
     " times as many jobs takes the same time.",
     "11": "Python with its HTTP, validation and Docker libraries. None of it grows with logs or runs.",
-    "13": "The clients share the two cores with the daemon and the engine. About 14 MiB of the memory belong to"
-    " allocation arenas, which the C library gives to each thread.",
+    "13": "The clients share the cores with the daemon and the engine. Of the memory, about 14 MiB are allocation"
+    " arenas, which the C library gives to each thread.",
 }
 
 

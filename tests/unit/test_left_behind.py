@@ -364,7 +364,7 @@ def test_folders_deeper_than_any_path_are_measured_copied_and_removed(folder: Pa
     open_to_all(folder)
     with pytest.raises(PermissionError):
         list(foreign_paths(folder, os.getuid()))
-    if os.getuid() == 0:  # another user's daemon asks the engine, see test_ownership.py
+    if os.getuid() == 0:  # a daemon that is not root asks the engine, see test_ownership.py
         assert reclaim(folder, os.getuid(), os.getgid(), None, "", "") is None  # type: ignore[arg-type]
     remove_tree(folder)
     remove_tree(tmp_path / "copy")
